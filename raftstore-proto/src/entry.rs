@@ -1,0 +1,159 @@
+//! Log entries: raft's own form behind accessors, with a checksum made once at proposal.
+
+use bytes::Bytes;
+use raft_proto::eraftpb;
+
+use crate::{DecodeError, RegionId};
+
+/// What an entry carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum EntryKind {
+    /// A command, or nothing (a new leader's first entry).
+    Normal,
+    /// One change of membership.
+    ConfChange,
+    /// Several changes of membership.
+    ConfChangeV2,
+}
+
+/// What the store must know of an entry without decoding it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EntryFlags {
+    /// It cuts the region.
+    pub split: bool,
+    /// It changes the membership.
+    pub conf_change: bool,
+}
+
+const FLAG_SPLIT: u8 = 1;
+const FLAG_CONF_CHANGE: u8 = 2;
+
+/// Length of the context of an entry of ours: one flag byte and a CRC32C.
+pub const ENTRY_CONTEXT_LEN: usize = 5;
+
+/// An entry of a region's raft log.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Entry(eraftpb::Entry);
+
+impl Entry {
+    /// Its position in the log.
+    #[must_use]
+    pub fn index(&self) -> u64 {
+        self.0.index
+    }
+
+    /// The term in which it was proposed.
+    #[must_use]
+    pub fn term(&self) -> u64 {
+        self.0.term
+    }
+
+    /// The payload. Shares its allocation with whatever it was decoded from.
+    #[must_use]
+    pub fn data(&self) -> &Bytes {
+        &self.0.data
+    }
+
+    /// What it carries.
+    #[must_use]
+    pub fn kind(&self) -> EntryKind {
+        match self.0.entry_type {
+            eraftpb::EntryType::EntryNormal => EntryKind::Normal,
+            eraftpb::EntryType::EntryConfChange => EntryKind::ConfChange,
+            eraftpb::EntryType::EntryConfChangeV2 => EntryKind::ConfChangeV2,
+        }
+    }
+
+    /// Bytes of payload and context.
+    #[must_use]
+    pub fn payload_len(&self) -> usize {
+        self.0.data.len() + self.0.context.len()
+    }
+
+    /// The flags its proposer set. None for raft's own entries.
+    #[must_use]
+    pub fn flags(&self) -> EntryFlags {
+        let bits = self.0.context.first().copied().unwrap_or(0);
+        EntryFlags { split: bits & FLAG_SPLIT != 0, conf_change: bits & FLAG_CONF_CHANGE != 0 }
+    }
+
+    /// Makes the context of an entry that will stand at (`index`, `term`) of `region`.
+    ///
+    /// *Shape*: one flag byte, then the CRC32C over region, index, term (big-endian u64
+    /// each), the flag byte and `data`, big-endian.
+    #[must_use]
+    pub fn context_for(
+        region: RegionId,
+        index: u64,
+        term: u64,
+        flags: EntryFlags,
+        data: &[u8],
+    ) -> Vec<u8> {
+        let mut bits = 0;
+        if flags.split {
+            bits |= FLAG_SPLIT;
+        }
+        if flags.conf_change {
+            bits |= FLAG_CONF_CHANGE;
+        }
+        let crc = checksum(region, index, term, bits, data);
+        let mut context = Vec::with_capacity(ENTRY_CONTEXT_LEN);
+        context.push(bits);
+        context.extend_from_slice(&crc.to_be_bytes());
+        context
+    }
+
+    /// Checks the entry against the checksum its proposer made.
+    ///
+    /// raft's own entries (a new leader's first, a refused membership change) have neither
+    /// payload nor context; what is stored of them is covered by the log record's checksum.
+    ///
+    /// # Errors
+    /// [`DecodeError::Checksum`] if the bytes are not what was proposed.
+    pub fn verify(&self, region: RegionId) -> Result<(), DecodeError> {
+        let context = &self.0.context;
+        if context.is_empty() && self.0.data.is_empty() {
+            return Ok(());
+        }
+        let damaged = DecodeError::Checksum { what: "log entry" };
+        let Some((bits, crc)) = context.split_first() else {
+            return Err(damaged);
+        };
+        let Ok(crc) = <[u8; 4]>::try_from(crc) else {
+            return Err(damaged);
+        };
+        if checksum(region, self.0.index, self.0.term, *bits, &self.0.data) == u32::from_be_bytes(crc)
+        {
+            Ok(())
+        } else {
+            Err(damaged)
+        }
+    }
+
+    /// Wraps raft's form.
+    #[must_use]
+    pub const fn from_raft(entry: eraftpb::Entry) -> Self {
+        Self(entry)
+    }
+
+    /// Raft's form.
+    #[must_use]
+    pub fn into_raft(self) -> eraftpb::Entry {
+        self.0
+    }
+
+    /// Raft's form, borrowed.
+    #[must_use]
+    pub const fn as_raft(&self) -> &eraftpb::Entry {
+        &self.0
+    }
+}
+
+fn checksum(region: RegionId, index: u64, term: u64, bits: u8, data: &[u8]) -> u32 {
+    let mut head = [0; 25];
+    head[..8].copy_from_slice(&region.get().to_be_bytes());
+    head[8..16].copy_from_slice(&index.to_be_bytes());
+    head[16..24].copy_from_slice(&term.to_be_bytes());
+    head[24] = bits;
+    crc32c::crc32c_append(crc32c::crc32c(&head), data)
+}

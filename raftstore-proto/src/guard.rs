@@ -1,0 +1,1 @@
+//! Bounds on what bytes from outside may cost before they are decoded.

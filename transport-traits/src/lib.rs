@@ -1,0 +1,7 @@
+//! How stores reach each other: messages that may be lost, snapshots that may not be torn.
+
+mod snapshot;
+mod transport;
+
+pub use snapshot::{SnapDirection, SnapError, SnapKey, SnapReader, SnapStore, SnapWriter};
+pub use transport::{Inbox, SendError, SnapshotStatus, StoreResolver, Transport};
