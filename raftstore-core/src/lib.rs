@@ -1,1 +1,50 @@
-//! Placeholder.
+//! Multi-raft storage as a deterministic value.
+//!
+//! A [`Store`] holds one replica (a *peer*) of each of its regions. It takes in one
+//! [`Event`] at a time and the current time, and gives back what shall happen: writes
+//! that must be carried out together, effects that may happen beside them, and effects
+//! that may happen only with the proof ([`Persisted`]) that the writes are durable. It
+//! reads engines; it writes, sends, waits and measures nothing. The [`runtime`] drives
+//! it with threads; a simulator drives the same code with a seed.
+//!
+//! ```text
+//!   events --> handle --> ready --> early effects   messages of leaders, apply tasks, answers
+//!                           |
+//!                           +-----> writes --> commit_group --> proof --> on_persisted
+//!                                                                            |
+//!                                                   late effects: votes, acknowledgements
+//! ```
+//!
+//! Committed entries are executed by an [`ApplyWorker`](apply::ApplyWorker), a second pure value,
+//! whose results come back as events. Region snapshots are built and installed by a third,
+//! [`RegionWorker`](snap::RegionWorker).
+#![forbid(unsafe_code)]
+
+pub mod apply;
+mod config;
+mod context;
+mod error;
+mod event;
+mod hooks;
+pub mod keys;
+mod meta;
+mod metrics;
+mod peer;
+pub mod read;
+mod ready;
+pub mod runtime;
+pub mod snap;
+mod store;
+mod time;
+
+pub use config::{Config, ConfigError};
+pub use error::{Dropped, FatalError, FatalSource};
+pub use event::{
+    BuiltSnapshot, Effects, Event, InstallOutcome, PdAnswer, PdRequest, ReplyId, Task, TaskDone,
+};
+pub use hooks::{Bug, Hooks, NoHooks};
+pub use meta::{KvNumbers, LaneId, StoreMeta};
+pub use metrics::StoreMetrics;
+pub use ready::{Persisted, Ready, Writes};
+pub use store::Store;
+pub use time::MonoTime;

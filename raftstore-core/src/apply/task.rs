@@ -1,0 +1,150 @@
+//! What goes into an apply worker and what comes back.
+
+use raftstore_proto::{
+    ApplyState, Entry, Peer, PeerChange, Region, RegionId, Response, StoreId, Truncated,
+};
+
+use crate::event::ReplyId;
+
+/// Work for the Applier of one region.
+#[derive(Debug)]
+pub struct ApplyTask {
+    /// The region.
+    pub region: RegionId,
+    /// The incarnation that sends it. An Applier registered under another one ignores it
+    /// (and answers its proposals `RegionNotFound`).
+    pub incarnation: u64,
+    /// What to do.
+    pub work: ApplyWork,
+}
+
+/// What an Applier is to do.
+#[derive(Debug)]
+pub enum ApplyWork {
+    /// Start, or start over after an installed snapshot. What a replaced Applier held is
+    /// answered `StaleCommand`.
+    Register(Box<Registration>),
+    /// Execute committed entries. `proposals` are those of this peer whose entries may be
+    /// among these or later ones, ascending by index; they join the ones still waiting.
+    Entries {
+        /// The peer's current term, bound to the answers.
+        term: u64,
+        /// Consecutive; the first follows the last one given before.
+        entries: Vec<Entry>,
+        /// Who waits for which entry.
+        proposals: Vec<Proposal>,
+    },
+    /// Take an engine snapshot behind everything before it, for a region snapshot (H46).
+    Snapshot {
+        /// The least index the snapshot must cover.
+        request_index: u64,
+    },
+    /// Stop, answer what waits with `RegionNotFound`, and say so. Silent if there is no
+    /// Applier of this incarnation.
+    Destroy,
+}
+
+/// The state an Applier starts from.
+#[derive(Clone, Debug)]
+pub struct Registration {
+    /// The local replica.
+    pub peer: Peer,
+    /// This store.
+    pub store: StoreId,
+    /// The peer's term.
+    pub term: u64,
+    /// Range and members.
+    pub region: Region,
+    /// Where the data stands.
+    pub state: ApplyState,
+}
+
+/// A caller waiting for an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Proposal {
+    /// Index the entry was given.
+    pub index: u64,
+    /// Term it was proposed in.
+    pub term: u64,
+    /// Who waits.
+    pub reply: ReplyId,
+}
+
+/// What an apply worker tells the store.
+#[derive(Debug)]
+pub enum ApplyEvent {
+    /// Entries were executed and written.
+    Applied(Box<ApplyResult>),
+    /// The Applier is gone.
+    Destroyed {
+        /// The region.
+        region: RegionId,
+        /// Its incarnation.
+        incarnation: u64,
+    },
+    /// A log entry failed its checksum: the replica must be quarantined (D15).
+    Damaged {
+        /// The region.
+        region: RegionId,
+        /// Its incarnation.
+        incarnation: u64,
+        /// Index of the entry.
+        index: u64,
+    },
+}
+
+/// Progress of one region.
+#[derive(Debug)]
+pub struct ApplyResult {
+    /// The region.
+    pub region: RegionId,
+    /// The incarnation.
+    pub incarnation: u64,
+    /// Where the data stands now.
+    pub state: ApplyState,
+    /// Number of the KV write that holds it. Durable once the engine is durable so far.
+    pub kv_number: u64,
+    /// What admin entries did, in log order.
+    pub exec: Vec<ExecResult>,
+    /// Answers to admin commands, given once the store has taken in `exec` (H58).
+    pub answers: Vec<(ReplyId, Response)>,
+    /// What was written.
+    pub metrics: ApplyMetrics,
+}
+
+/// Volume of what was applied.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ApplyMetrics {
+    /// Entries executed.
+    pub entries: u64,
+    /// Bytes of keys and values put.
+    pub written_bytes: u64,
+    /// Keys put or deleted.
+    pub written_keys: u64,
+    /// Change of the region's approximate size, in bytes.
+    pub size_diff: i64,
+    /// Keys deleted outside the lock family.
+    pub deleted_keys: u64,
+    /// Bytes written to the lock family.
+    pub lock_cf_bytes: u64,
+}
+
+/// What an admin entry did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ExecResult {
+    /// A membership change entry was executed, or refused.
+    ChangePeer {
+        /// Index of the entry.
+        index: u64,
+        /// The change and the region after it; `None` if it was refused, in which case raft
+        /// must not be told.
+        applied: Option<(PeerChange, Region)>,
+    },
+    /// The log may be cut.
+    Truncate {
+        /// New start of the log.
+        truncated: Truncated,
+        /// First index before.
+        first_index_before: u64,
+    },
+}

@@ -1,0 +1,219 @@
+//! What a store takes in and what it asks for: events, effects, tasks.
+
+use pd_client::{Order, RegionHeartbeat, RegionRoute, StoreStats};
+use raftstore_proto::{Command, PeerId, RaftMessage, Region, RegionId, Response};
+use transport_traits::{SnapDirection, SnapKey, SnapshotStatus};
+
+use crate::apply::{ApplyEvent, ApplyTask};
+
+/// A waiting caller. Answered exactly once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ReplyId(pub u64);
+
+/// Something that happened.
+#[derive(Debug)]
+pub enum Event {
+    /// A raft message came. If it carries a raft snapshot, `snapshot` names the bytes
+    /// that are at rest here, with their size in bytes.
+    Message {
+        /// The message.
+        message: Box<RaftMessage>,
+        /// The region snapshot received with it.
+        snapshot: Option<(SnapKey, u64)>,
+    },
+    /// A client or PD asks for something.
+    Command {
+        /// Who waits.
+        reply: ReplyId,
+        /// What is asked.
+        command: Command,
+    },
+    /// One base tick has passed.
+    Tick,
+    /// Messages of `region` to `to` do not get through.
+    Unreachable {
+        /// The region.
+        region: RegionId,
+        /// The peer.
+        to: PeerId,
+    },
+    /// The transfer of a snapshot has ended.
+    SnapshotStatus {
+        /// The region.
+        region: RegionId,
+        /// The receiving peer.
+        to: PeerId,
+        /// How it ended.
+        status: SnapshotStatus,
+    },
+    /// Results of the apply pool.
+    Applied(Vec<ApplyEvent>),
+    /// Every KV write up to this number is durable.
+    KvDurable(u64),
+    /// A task has ended.
+    TaskDone(TaskDone),
+    /// PD answers or orders.
+    Pd(PdAnswer),
+    /// Stop: answer everybody, take nothing more.
+    Stop,
+}
+
+/// What may happen now. Independent of each other; messages to one store keep their order.
+#[derive(Debug, Default)]
+pub struct Effects {
+    /// To other stores.
+    pub messages: Vec<RaftMessage>,
+    /// To waiting callers.
+    pub answers: Vec<(ReplyId, Response)>,
+    /// To the apply pool, in this order per region.
+    pub apply: Vec<ApplyTask>,
+    /// To the workers, in this order.
+    pub tasks: Vec<Task>,
+    /// To PD.
+    pub pd: Vec<PdRequest>,
+}
+
+impl Effects {
+    /// Whether nothing is asked for.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+            && self.answers.is_empty()
+            && self.apply.is_empty()
+            && self.tasks.is_empty()
+            && self.pd.is_empty()
+    }
+
+    /// Adds `other` behind what is here.
+    pub fn append(&mut self, mut other: Self) {
+        self.messages.append(&mut other.messages);
+        self.answers.append(&mut other.answers);
+        self.apply.append(&mut other.apply);
+        self.tasks.append(&mut other.tasks);
+        self.pd.append(&mut other.pd);
+    }
+}
+
+/// Work for a worker.
+#[derive(Debug)]
+pub enum Task {
+    /// Make the KV engine durable: sample the write counter, sync, then report the sample
+    /// with [`Event::KvDurable`] to every lane.
+    SyncKv,
+    /// Install a received snapshot (region worker). Ends in [`TaskDone::Installed`].
+    Install {
+        /// Range and members as of the snapshot.
+        region: Region,
+        /// The replica.
+        peer: PeerId,
+        /// Its incarnation number, to be given back.
+        incarnation: u64,
+        /// Which bytes.
+        key: SnapKey,
+    },
+    /// Stop installing, as soon as a slice is finished (region worker). The install then
+    /// ends as cancelled.
+    CancelInstall {
+        /// The region.
+        region: RegionId,
+        /// Which attempt.
+        incarnation: u64,
+    },
+    /// Remove all user data of the encoded range `[start, end)` (region worker, in order
+    /// with installs). Nobody owns the range any more.
+    DeleteRange {
+        /// First data key.
+        start: Vec<u8>,
+        /// End data key, exclusive.
+        end: Vec<u8>,
+    },
+    /// Remove a region snapshot's bytes.
+    DeleteSnapshot {
+        /// Which kind.
+        direction: SnapDirection,
+        /// Which one.
+        key: SnapKey,
+    },
+}
+
+/// How a task ended.
+#[derive(Debug)]
+pub enum TaskDone {
+    /// A region snapshot was built, or could not be.
+    Built {
+        /// The region.
+        region: RegionId,
+        /// The incarnation that asked.
+        incarnation: u64,
+        /// What raft shall send; `None` if it failed or was not wanted any more.
+        built: Option<BuiltSnapshot>,
+    },
+    /// A snapshot was installed, or could not be.
+    Installed {
+        /// The region.
+        region: RegionId,
+        /// The incarnation it was for.
+        incarnation: u64,
+        /// How it went.
+        outcome: InstallOutcome,
+    },
+}
+
+/// A region snapshot that rests in the snapshot store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BuiltSnapshot {
+    /// Its name.
+    pub key: SnapKey,
+    /// Range and members as of its index.
+    pub region: Region,
+    /// Its size in bytes.
+    pub size_bytes: u64,
+}
+
+/// How the installation of a snapshot ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InstallOutcome {
+    /// All data is in the engine and the region is recorded as normal; durable once the
+    /// KV engine is durable up to this number.
+    Done {
+        /// Number of the write that recorded it.
+        kv_number: u64,
+    },
+    /// Stopped on request.
+    Cancelled,
+    /// The snapshot's content is bad; the replica must go (H50).
+    BadContent,
+}
+
+/// A question or report for PD.
+#[derive(Debug)]
+pub enum PdRequest {
+    /// A leader's report.
+    RegionHeartbeat(RegionHeartbeat),
+    /// The store's report. The driver fills in what only it can know: disk sizes, start
+    /// time, snapshot traffic.
+    StoreHeartbeat(StoreStats),
+    /// Is this peer still a member? Ends in [`PdAnswer::Validated`].
+    ValidatePeer {
+        /// The region.
+        region: RegionId,
+        /// The local peer.
+        peer: PeerId,
+    },
+}
+
+/// What PD said.
+#[derive(Debug)]
+pub enum PdAnswer {
+    /// It wants something done.
+    Order(Order),
+    /// What it knows of a region whose local peer misses its leader; `None` for nothing.
+    Validated {
+        /// The region.
+        region: RegionId,
+        /// The local peer the question was about.
+        peer: PeerId,
+        /// What PD knows.
+        route: Option<RegionRoute>,
+    },
+}

@@ -1,0 +1,239 @@
+//! What the lanes of a store must agree on: key ranges, creations in flight, KV numbers.
+//!
+//! One lock, short sections, never held while an engine is called. Decisions about a
+//! region's birth, replacement and end are made under it (architecture rule: by peer id,
+//! never by conf_ver alone).
+
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use raftstore_proto::{PeerId, Region, RegionId};
+
+/// One of the threads that share a store's regions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LaneId(pub u16);
+
+impl LaneId {
+    /// The lane of `region` when there are `lanes` of them. A fixed function of the id (W9).
+    ///
+    /// # Panics
+    /// If `lanes` is 0.
+    #[must_use]
+    pub fn of(region: RegionId, lanes: u16) -> Self {
+        assert!(lanes > 0, "a store has at least one lane");
+        // Fibonacci hashing, so that ids allocated in steps still spread.
+        let mixed = region.get().wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 48;
+        Self(u16::try_from(mixed % u64::from(lanes)).expect("less than lanes"))
+    }
+}
+
+/// Numbers of the KV engine's writes (W4): each write takes its number after it returned;
+/// a sync samples the counter before it calls the engine and publishes that sample.
+#[derive(Debug, Default)]
+pub struct KvNumbers {
+    written: AtomicU64,
+    durable: AtomicU64,
+}
+
+impl KvNumbers {
+    /// The number of a write that has just returned. The first is 1.
+    pub fn next_written(&self) -> u64 {
+        self.written.fetch_add(1, Ordering::AcqRel) + 1
+    }
+
+    /// The number of the last write that has returned.
+    #[must_use]
+    pub fn written(&self) -> u64 {
+        self.written.load(Ordering::Acquire)
+    }
+
+    /// Records that a sync which sampled `number` has succeeded.
+    pub fn publish_durable(&self, number: u64) {
+        self.durable.fetch_max(number, Ordering::AcqRel);
+    }
+
+    /// Every write up to this number is durable.
+    #[must_use]
+    pub fn durable(&self) -> u64 {
+        self.durable.load(Ordering::Acquire)
+    }
+}
+
+/// Shared by the lanes of one store.
+#[derive(Debug, Default)]
+pub struct StoreMeta {
+    /// KV write numbers.
+    pub numbers: KvNumbers,
+    inner: Mutex<Inner>,
+    incarnations: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// Initialised regions by where they end; the key after every key stands for no end.
+    by_end: BTreeMap<RangeEnd, RegionId>,
+    /// The same regions by id.
+    regions: BTreeMap<RegionId, Region>,
+    /// Peers being created, or created and not yet recorded on disk.
+    creating: BTreeMap<RegionId, PeerId>,
+    /// Ranges of snapshots that were admitted and are not yet registered (H17).
+    pending_snapshots: BTreeMap<RegionId, Region>,
+}
+
+/// End of a range in key order: an empty end is after every key.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum RangeEnd {
+    Key(Bytes),
+    Infinity,
+}
+
+impl RangeEnd {
+    fn of(region: &Region) -> Self {
+        if region.end_key.is_empty() {
+            Self::Infinity
+        } else {
+            Self::Key(region.end_key.clone())
+        }
+    }
+}
+
+impl StoreMeta {
+    /// A number no RawNode of this store was built under before (R20).
+    pub(crate) fn next_incarnation(&self) -> u64 {
+        self.incarnations.fetch_add(1, Ordering::AcqRel) + 1
+    }
+
+    /// Enters an initialised region, or moves it from its former range.
+    ///
+    /// # Panics
+    /// If the range overlaps that of another region: the caller has admitted what it must not.
+    pub(crate) fn register(&self, region: &Region) {
+        let mut inner = self.inner.lock();
+        if let Some(other) = inner.first_overlap(region) {
+            panic!("region {region:?} overlaps {other:?}");
+        }
+        inner.unregister(region.id);
+        inner.by_end.insert(RangeEnd::of(region), region.id);
+        inner.regions.insert(region.id, region.clone());
+        inner.pending_snapshots.remove(&region.id);
+        inner.creating.remove(&region.id);
+    }
+
+    /// Replaces what is known of a registered region whose range has not changed.
+    pub(crate) fn update(&self, region: &Region) {
+        if let Some(known) = self.inner.lock().regions.get_mut(&region.id) {
+            debug_assert_eq!(
+                (&known.start_key, &known.end_key),
+                (&region.start_key, &region.end_key)
+            );
+            *known = region.clone();
+        }
+    }
+
+    /// Forgets everything about a region.
+    pub(crate) fn forget(&self, region: RegionId) {
+        let mut inner = self.inner.lock();
+        inner.unregister(region);
+        inner.creating.remove(&region);
+        inner.pending_snapshots.remove(&region);
+    }
+
+    /// A registered region other than `region` that shares a key with it.
+    pub(crate) fn overlap(&self, region: &Region) -> Option<Region> {
+        self.inner.lock().first_overlap(region).cloned()
+    }
+
+    /// Admits a snapshot of `region` (4.9): refused if its range overlaps a registered
+    /// region or an admitted snapshot of another region. The newest of one region wins.
+    pub(crate) fn admit_snapshot(&self, region: &Region) -> Result<(), Region> {
+        let mut inner = self.inner.lock();
+        if let Some(other) = inner.first_overlap(region) {
+            return Err(other.clone());
+        }
+        let pending = inner
+            .pending_snapshots
+            .values()
+            .find(|other| other.id != region.id && other.overlaps(region));
+        if let Some(other) = pending {
+            return Err(other.clone());
+        }
+        inner.pending_snapshots.insert(region.id, region.clone());
+        Ok(())
+    }
+
+    /// Takes an admission back: raft refused the snapshot, or the peer is gone.
+    pub(crate) fn withdraw_snapshot(&self, region: RegionId) {
+        self.inner.lock().pending_snapshots.remove(&region);
+    }
+
+    /// Claims the creation of a peer from a message. Refused while another creation of the
+    /// region is in flight, or when `range` overlaps a registered region.
+    pub(crate) fn claim_creation(
+        &self,
+        region: RegionId,
+        peer: PeerId,
+        range: Option<&Region>,
+    ) -> Result<(), ClaimRefused> {
+        let mut inner = self.inner.lock();
+        if inner.creating.contains_key(&region) || inner.regions.contains_key(&region) {
+            return Err(ClaimRefused::InFlight);
+        }
+        if let Some(other) = range.and_then(|range| inner.first_overlap(range)) {
+            return Err(ClaimRefused::Overlap(other.clone()));
+        }
+        inner.creating.insert(region, peer);
+        Ok(())
+    }
+
+    /// All initialised regions in key order.
+    #[must_use]
+    pub fn regions(&self) -> Vec<Region> {
+        let inner = self.inner.lock();
+        inner.by_end.values().filter_map(|id| inner.regions.get(id)).cloned().collect()
+    }
+
+    /// The initialised region that holds `key`.
+    #[must_use]
+    pub fn region_of(&self, key: &[u8]) -> Option<Region> {
+        let inner = self.inner.lock();
+        let after = std::ops::Bound::Excluded(RangeEnd::Key(Bytes::copy_from_slice(key)));
+        let (_, id) = inner.by_end.range((after, std::ops::Bound::Unbounded)).next()?;
+        inner.regions.get(id).filter(|region| region.contains(key)).cloned()
+    }
+}
+
+/// Why a peer cannot be created from a message now.
+#[derive(Debug)]
+pub(crate) enum ClaimRefused {
+    /// It is being created, or exists.
+    InFlight,
+    /// Its range is held by this region.
+    Overlap(#[expect(dead_code, reason = "shown in logs")] Region),
+}
+
+impl Inner {
+    fn unregister(&mut self, region: RegionId) {
+        if let Some(known) = self.regions.remove(&region) {
+            self.by_end.remove(&RangeEnd::of(&known));
+        }
+    }
+
+    fn first_overlap(&self, region: &Region) -> Option<&Region> {
+        let start = if region.start_key.is_empty() {
+            std::ops::Bound::Unbounded
+        } else {
+            std::ops::Bound::Excluded(RangeEnd::Key(region.start_key.clone()))
+        };
+        self.by_end
+            .range((start, std::ops::Bound::Unbounded))
+            .map(|(_, id)| id)
+            .filter(|id| **id != region.id)
+            .filter_map(|id| self.regions.get(id))
+            .next()
+            .filter(|other| other.overlaps(region))
+    }
+}
