@@ -20,6 +20,10 @@
 
 mod error;
 mod kv;
+#[cfg(feature = "mem")]
+mod log_shape;
+#[cfg(feature = "mem")]
+pub mod mem;
 mod raft_log;
 
 pub use error::{Error, Result};
