@@ -74,7 +74,10 @@ impl Entry {
     #[must_use]
     pub fn flags(&self) -> EntryFlags {
         let bits = self.0.context.first().copied().unwrap_or(0);
-        EntryFlags { split: bits & FLAG_SPLIT != 0, conf_change: bits & FLAG_CONF_CHANGE != 0 }
+        EntryFlags {
+            split: bits & FLAG_SPLIT != 0,
+            conf_change: bits & FLAG_CONF_CHANGE != 0,
+        }
     }
 
     /// Makes the context of an entry that will stand at (`index`, `term`) of `region`.
@@ -122,7 +125,8 @@ impl Entry {
         let Ok(crc) = <[u8; 4]>::try_from(crc) else {
             return Err(damaged);
         };
-        if checksum(region, self.0.index, self.0.term, *bits, &self.0.data) == u32::from_be_bytes(crc)
+        if checksum(region, self.0.index, self.0.term, *bits, &self.0.data)
+            == u32::from_be_bytes(crc)
         {
             Ok(())
         } else {

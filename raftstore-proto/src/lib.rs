@@ -18,6 +18,7 @@ mod error;
 pub mod guard;
 mod id;
 mod message;
+mod pb;
 mod region;
 mod state;
 pub mod wire;
@@ -27,7 +28,7 @@ pub use command::{
     AdminCommand, AdminResponse, Body, ChangeKind, Command, Header, Operation, OperationResponse,
     PeerChange, Response, ResponseBody, SplitRequest, StatusCommand, StatusResponse,
 };
-pub use entry::{Entry, EntryKind, EntryFlags, ENTRY_CONTEXT_LEN};
+pub use entry::{ENTRY_CONTEXT_LEN, Entry, EntryFlags, EntryKind};
 pub use error::{BusyReason, DecodeError, RegionError};
 pub use id::{ClusterId, PeerId, RegionId, StoreId};
 pub use message::{MessageKind, RaftMessage};

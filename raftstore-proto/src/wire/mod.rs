@@ -1,1 +1,3 @@
 //! The wire form of the vocabulary, compatible with kvproto.
+
+pub(crate) mod region;

@@ -1,0 +1,46 @@
+//! Turns `proto/*.proto` into Rust without a protoc: protox reads them, rust-protobuf's
+//! generator of the version that raft speaks writes the code.
+
+use std::{env, error::Error, fs, path::Path};
+
+use protobuf::{Message, descriptor::FileDescriptorSet};
+use protobuf_codegen::Customize;
+
+/// The packages to generate. `eraftpb` is only read: its code is raft-proto's.
+const PACKAGES: [&str; 4] = ["metapb", "errorpb", "raft_serverpb", "raft_cmdpb"];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo::rerun-if-changed=proto");
+    let files: Vec<String> = PACKAGES
+        .iter()
+        .map(|package| format!("{package}.proto"))
+        .collect();
+    let encoded = protox::Compiler::new(["proto"])?
+        .include_imports(true)
+        .open_files(&files)?
+        .encode_file_descriptor_set();
+    let set = FileDescriptorSet::parse_from_bytes(&encoded)?;
+
+    let out_dir = env::var("OUT_DIR")?;
+    let out = Path::new(&out_dir);
+    let customize = Customize {
+        carllerche_bytes_for_bytes: Some(true),
+        ..Customize::default()
+    };
+    protobuf_codegen::gen_and_write(set.get_file(), &files, out, &customize)?;
+    for package in PACKAGES {
+        strip_inner_attributes(&out.join(format!("{package}.rs")))?;
+    }
+    Ok(())
+}
+
+/// Removes what may only stand at the head of a file: the code is included into a module.
+fn strip_inner_attributes(path: &Path) -> Result<(), Box<dyn Error>> {
+    let kept: String = fs::read_to_string(path)?
+        .lines()
+        .filter(|line| !line.starts_with("#![") && !line.starts_with("//!"))
+        .flat_map(|line| [line, "\n"])
+        .collect();
+    fs::write(path, kept)?;
+    Ok(())
+}
