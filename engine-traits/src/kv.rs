@@ -18,10 +18,7 @@ pub struct Range<'a> {
 
 impl<'a> Range<'a> {
     /// All keys.
-    pub const ALL: Range<'static> = Range {
-        start: b"",
-        end: b"",
-    };
+    pub const ALL: Range<'static> = Range { start: b"", end: b"" };
 
     /// Keys from `start` up to but not including `end`.
     #[must_use]
@@ -48,11 +45,7 @@ impl<'a> Range<'a> {
         if self.is_empty() {
             return (Bound::Included(self.end), Bound::Excluded(self.end));
         }
-        let end = if self.end.is_empty() {
-            Bound::Unbounded
-        } else {
-            Bound::Excluded(self.end)
-        };
+        let end = if self.end.is_empty() { Bound::Unbounded } else { Bound::Excluded(self.end) };
         (Bound::Included(self.start), end)
     }
 }
@@ -220,11 +213,7 @@ pub trait KvEngine: Reader + Clone + Send + Sync + 'static {
                 self.write(full, Durability::Buffered)?;
             }
         }
-        if batch.is_empty() {
-            Ok(())
-        } else {
-            self.write(batch, Durability::Buffered)
-        }
+        if batch.is_empty() { Ok(()) } else { self.write(batch, Durability::Buffered) }
     }
 
     /// Gives space of removed keys in `range` back, as far as the engine can.

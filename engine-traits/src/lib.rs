@@ -20,15 +20,17 @@
 
 mod error;
 mod kv;
-#[cfg(feature = "mem")]
+mod kv_raft_log;
 mod log_shape;
 #[cfg(feature = "mem")]
 pub mod mem;
 mod raft_log;
+mod record;
 
 pub use error::{Error, Result};
 pub use kv::{
     Cursor, Direction, Durability, EngineStats, KvEngine, Range, Reader, Snapshot, WriteBatch,
 };
+pub use kv_raft_log::{KvLogBatch, KvRaftLog};
 pub use raft_log::{LogStats, RaftEngine, RaftLogBatch};
 pub use raftstore_proto::{Cf, DATA_CFS};

@@ -56,17 +56,11 @@ impl MemCursor {
 
     fn whole(&self) -> (Bound<Bytes>, Bound<Bytes>) {
         let (low, high) = Range::new(&self.start, &self.end).bounds();
-        (
-            low.map(Bytes::copy_from_slice),
-            high.map(Bytes::copy_from_slice),
-        )
+        (low.map(Bytes::copy_from_slice), high.map(Bytes::copy_from_slice))
     }
 
     fn nothing(&self) -> (Bound<Bytes>, Bound<Bytes>) {
-        (
-            Bound::Included(self.start.clone()),
-            Bound::Excluded(self.start.clone()),
-        )
+        (Bound::Included(self.start.clone()), Bound::Excluded(self.start.clone()))
     }
 
     fn fetch(&mut self) {
@@ -78,10 +72,7 @@ impl MemCursor {
             Direction::Forward => self.fetched.extend(rows.take(self.run).map(owned)),
             Direction::Backward => self.fetched.extend(rows.rev().take(self.run).map(owned)),
         }
-        let last = self
-            .fetched
-            .back()
-            .filter(|_| self.fetched.len() == self.run);
+        let last = self.fetched.back().filter(|_| self.fetched.len() == self.run);
         match (last, self.direction) {
             (None, _) => self.rest = self.nothing(),
             (Some((key, _)), Direction::Forward) => self.rest.0 = Bound::Excluded(key.clone()),

@@ -68,9 +68,7 @@ impl Faults {
     /// Fails the `nth` write from now (1 is the next; 0 takes the order back). Empty
     /// batches count, whatever their durability.
     pub fn fail_write(&self, nth: u64, leaves: Leaves) {
-        self.cells
-            .leaves_everything
-            .store(leaves == Leaves::Everything, Ordering::SeqCst);
+        self.cells.leaves_everything.store(leaves == Leaves::Everything, Ordering::SeqCst);
         self.cells.write.store(nth, Ordering::SeqCst);
     }
 
@@ -148,18 +146,11 @@ impl Device {
     }
 
     pub(super) fn backend(&self, op: &'static str, cause: FaultCause) -> Error {
-        Error::Backend {
-            engine: self.engine,
-            op,
-            source: Box::new(cause),
-        }
+        Error::Backend { engine: self.engine, op, source: Box::new(cause) }
     }
 
     pub(super) fn invalid(&self, detail: String) -> Error {
-        Error::InvalidBatch {
-            engine: self.engine,
-            detail,
-        }
+        Error::InvalidBatch { engine: self.engine, detail }
     }
 
     fn alive(&self, generation: u64, op: &'static str) -> Result<()> {
@@ -189,11 +180,7 @@ impl Device {
         if brings_bytes && self.faults.cells.full.load(Ordering::SeqCst) {
             self.wedged.store(true, Ordering::SeqCst);
             let source = Box::new(FaultCause::Full);
-            return Err(Error::Full {
-                engine: self.engine,
-                op: OP,
-                source,
-            });
+            return Err(Error::Full { engine: self.engine, op: OP, source });
         }
         if strikes(&self.faults.cells.write) {
             self.wedged.store(true, Ordering::SeqCst);

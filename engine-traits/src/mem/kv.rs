@@ -65,11 +65,7 @@ impl MemBatch {
 
 impl WriteBatch for MemBatch {
     fn put(&mut self, cf: Cf, key: &[u8], value: &[u8]) {
-        self.push(Op::Put(
-            cf,
-            Bytes::copy_from_slice(key),
-            Bytes::copy_from_slice(value),
-        ));
+        self.push(Op::Put(cf, Bytes::copy_from_slice(key), Bytes::copy_from_slice(value)));
     }
 
     fn delete(&mut self, cf: Cf, key: &[u8]) {
@@ -78,11 +74,7 @@ impl WriteBatch for MemBatch {
 
     fn delete_range(&mut self, cf: Cf, range: Range<'_>) {
         let (start, end) = (range.start, range.end);
-        self.push(Op::DeleteRange(
-            cf,
-            Bytes::copy_from_slice(start),
-            Bytes::copy_from_slice(end),
-        ));
+        self.push(Op::DeleteRange(cf, Bytes::copy_from_slice(start), Bytes::copy_from_slice(end)));
     }
 
     fn len(&self) -> usize {
@@ -102,9 +94,7 @@ struct State {
 
 impl State {
     fn new() -> Self {
-        Self {
-            families: std::array::from_fn(|_| Family::new_sync()),
-        }
+        Self { families: std::array::from_fn(|_| Family::new_sync()) }
     }
 
     fn family(&self, cf: Cf) -> &Family {
@@ -122,10 +112,8 @@ impl State {
             Op::DeleteRange(cf, start, end) => {
                 let family = &mut self.families[cf.index()];
                 let bounds = Range::new(start, end).bounds();
-                let doomed: Vec<Bytes> = family
-                    .range::<[u8], _>(bounds)
-                    .map(|(key, _)| key.clone())
-                    .collect();
+                let doomed: Vec<Bytes> =
+                    family.range::<[u8], _>(bounds).map(|(key, _)| key.clone()).collect();
                 for key in doomed {
                     family.remove_mut(&key);
                 }
@@ -193,14 +181,8 @@ impl MemEngine {
             written_bytes: 0,
             syncs: 0,
         };
-        let shared = Shared {
-            device: Device::new(ENGINE),
-            disk: Mutex::new(disk),
-        };
-        Self {
-            shared: Arc::new(shared),
-            generation: 0,
-        }
+        let shared = Shared { device: Device::new(ENGINE), disk: Mutex::new(disk) };
+        Self { shared: Arc::new(shared), generation: 0 }
     }
 
     /// The control of its failures.
@@ -239,10 +221,7 @@ impl MemEngine {
         disk.written_bytes = 0;
         disk.syncs = 0;
         let generation = self.shared.device.kill_handles();
-        Self {
-            shared: Arc::clone(&self.shared),
-            generation,
-        }
+        Self { shared: Arc::clone(&self.shared), generation }
     }
 
     /// Makes the value under `key` unreadable for readers opened from now on, until it is
@@ -289,11 +268,7 @@ impl Reader for MemEngine {
     fn get(&self, cf: Cf, key: &[u8]) -> Result<Option<Bytes>> {
         self.shared.device.admit_read(self.generation, "get")?;
         let disk = self.shared.disk.lock();
-        disk.current
-            .family(cf)
-            .get(key)
-            .map(|stored| readable(key, stored))
-            .transpose()
+        disk.current.family(cf).get(key).map(|stored| readable(key, stored)).transpose()
     }
 
     fn cursor<'a>(
@@ -305,13 +280,7 @@ impl Reader for MemEngine {
         self.shared.device.admit_read(self.generation, "cursor")?;
         let family = self.shared.disk.lock().current.family(cf).clone();
         let device = Arc::clone(&self.shared.device);
-        Ok(Box::new(MemCursor::new(
-            device,
-            self.generation,
-            family,
-            range,
-            direction,
-        )))
+        Ok(Box::new(MemCursor::new(device, self.generation, family, range, direction)))
     }
 }
 
@@ -388,20 +357,14 @@ pub struct MemSnapshot {
 
 impl fmt::Debug for MemSnapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MemSnapshot")
-            .field("generation", &self.generation)
-            .finish_non_exhaustive()
+        f.debug_struct("MemSnapshot").field("generation", &self.generation).finish_non_exhaustive()
     }
 }
 
 impl Reader for MemSnapshot {
     fn get(&self, cf: Cf, key: &[u8]) -> Result<Option<Bytes>> {
         self.device.admit_read(self.generation, "get")?;
-        self.state
-            .family(cf)
-            .get(key)
-            .map(|stored| readable(key, stored))
-            .transpose()
+        self.state.family(cf).get(key).map(|stored| readable(key, stored)).transpose()
     }
 
     fn cursor<'a>(
@@ -413,13 +376,7 @@ impl Reader for MemSnapshot {
         self.device.admit_read(self.generation, "cursor")?;
         let family = self.state.family(cf).clone();
         let device = Arc::clone(&self.device);
-        Ok(Box::new(MemCursor::new(
-            device,
-            self.generation,
-            family,
-            range,
-            direction,
-        )))
+        Ok(Box::new(MemCursor::new(device, self.generation, family, range, direction)))
     }
 }
 

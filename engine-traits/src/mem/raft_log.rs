@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use raftstore_proto::{Entry, LocalState, RegionId};
 
 use super::device::{Device, FaultCause, Faults, WriteFate};
-use crate::log_shape::LogShapes;
+use crate::log_shape::{LogShapes, append_bounds};
 use crate::{Durability, Error, LogStats, RaftEngine, RaftLogBatch, Result};
 
 const ENGINE: &str = "mem-log";
@@ -194,8 +194,7 @@ impl Disk {
             | LogOp::PutRaftState(region, _)
             | LogOp::ClearRegion(region) => *region,
         };
-        self.damaged
-            .retain(|damage| damage.0 != region || untouched(damage));
+        self.damaged.retain(|damage| damage.0 != region || untouched(damage));
     }
 
     fn check(&self, damage: Damage) -> Result<()> {
@@ -245,14 +244,8 @@ impl MemRaftLog {
     /// An empty log engine.
     #[must_use]
     pub fn new() -> Self {
-        let shared = Shared {
-            device: Device::new(ENGINE),
-            disk: Mutex::new(Disk::default()),
-        };
-        Self {
-            shared: Arc::new(shared),
-            generation: 0,
-        }
+        let shared = Shared { device: Device::new(ENGINE), disk: Mutex::new(Disk::default()) };
+        Self { shared: Arc::new(shared), generation: 0 }
     }
 
     /// The control of its failures.
@@ -283,10 +276,7 @@ impl MemRaftLog {
         disk.written_bytes = 0;
         disk.syncs = 0;
         let generation = self.shared.device.kill_handles();
-        Self {
-            shared: Arc::clone(&self.shared),
-            generation,
-        }
+        Self { shared: Arc::clone(&self.shared), generation }
     }
 
     /// Makes the record of one entry unreadable until it is written again or removed. Gives
@@ -319,9 +309,9 @@ impl MemRaftLog {
         for op in ops {
             match op {
                 LogOp::Append(region, entries) => {
-                    shapes
-                        .append(*region, entries, &stored)?
-                        .map_err(|detail| self.shared.device.invalid(detail))?;
+                    let refuse = |detail| self.shared.device.invalid(detail);
+                    let bounds = append_bounds(*region, entries).map_err(refuse)?;
+                    shapes.append(*region, bounds, &stored)?.map_err(refuse)?;
                 }
                 LogOp::TruncatePrefix(region, index) => {
                     shapes.truncate_prefix(*region, *index, &stored)?;
@@ -342,9 +332,7 @@ impl RaftEngine for MemRaftLog {
     }
 
     fn raft_state(&self, region: RegionId) -> Result<Option<LocalState>> {
-        self.shared
-            .device
-            .admit_read(self.generation, "raft_state")?;
+        self.shared.device.admit_read(self.generation, "raft_state")?;
         let disk = self.shared.disk.lock();
         disk.check((region, None))?;
         Ok(disk.current.regions.get(&region).and_then(|log| log.state))
@@ -355,9 +343,7 @@ impl RaftEngine for MemRaftLog {
         let disk = self.shared.disk.lock();
         disk.check((region, Some(index)))?;
         let log = disk.current.regions.get(&region);
-        Ok(log
-            .and_then(|log| log.entries.get(log.position(index)?))
-            .cloned())
+        Ok(log.and_then(|log| log.entries.get(log.position(index)?)).cloned())
     }
 
     fn entries(
@@ -394,15 +380,7 @@ impl RaftEngine for MemRaftLog {
 
     fn regions(&self) -> Result<Vec<RegionId>> {
         self.shared.device.admit_read(self.generation, "regions")?;
-        Ok(self
-            .shared
-            .disk
-            .lock()
-            .current
-            .regions
-            .keys()
-            .copied()
-            .collect())
+        Ok(self.shared.disk.lock().current.regions.keys().copied().collect())
     }
 
     fn log_batch(&self) -> MemLogBatch {
@@ -443,10 +421,6 @@ impl RaftEngine for MemRaftLog {
 
     fn stats(&self) -> LogStats {
         let disk = self.shared.disk.lock();
-        LogStats {
-            used_bytes: 0,
-            written_bytes: disk.written_bytes,
-            syncs: disk.syncs,
-        }
+        LogStats { used_bytes: 0, written_bytes: disk.written_bytes, syncs: disk.syncs }
     }
 }
