@@ -137,6 +137,15 @@ fn entry_key(region: RegionId, index: u64) -> [u8; 19] {
     key
 }
 
+/// The key of an entry, or of the state for `None`.
+#[cfg(feature = "conformance")]
+pub(crate) fn record_key(region: RegionId, index: Option<u64>) -> Vec<u8> {
+    match index {
+        Some(index) => entry_key(region, index).to_vec(),
+        None => region_key(region, STATE).to_vec(),
+    }
+}
+
 /// The end, exclusive, of the keys of entries up to and including `last`.
 fn entries_end(region: RegionId, last: u64) -> Vec<u8> {
     match last.checked_add(1) {
@@ -174,6 +183,12 @@ impl<E: KvEngine> KvRaftLog<E> {
     #[must_use]
     pub const fn engine(&self) -> &E {
         &self.engine
+    }
+
+    /// The engine below, giving up the wrapper.
+    #[must_use]
+    pub fn into_engine(self) -> E {
+        self.engine
     }
 
     fn corrupt(&self, region: RegionId, place: String, detail: String) -> Error {

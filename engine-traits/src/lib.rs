@@ -18,6 +18,8 @@
 //! Each is a named case of the conformance suite (feature `conformance`), together with the
 //! statements at the methods. Feature `mem` brings the reference engine.
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod error;
 mod kv;
 mod kv_raft_log;
