@@ -99,13 +99,8 @@ impl MemSnapStore {
     /// An empty one that holds at most `limit_bytes`.
     #[must_use]
     pub fn new(limit_bytes: u64) -> Self {
-        let medium = Medium {
-            limit_bytes,
-            ..Medium::default()
-        };
-        Self {
-            medium: Arc::new(Mutex::new(medium)),
-        }
+        let medium = Medium { limit_bytes, ..Medium::default() };
+        Self { medium: Arc::new(Mutex::new(medium)) }
     }
 
     /// Bytes of all snapshots, finished or being written.
@@ -180,10 +175,7 @@ impl SnapStore for MemSnapStore {
             return Err(SnapError::Busy(key));
         }
         if medium.left_bytes() == 0 {
-            return Err(SnapError::NoSpace {
-                key,
-                limit_bytes: 0,
-            });
+            return Err(SnapError::NoSpace { key, limit_bytes: 0 });
         }
         medium.writing.insert((direction, key));
         Ok(Box::new(MemWriter {
@@ -203,17 +195,9 @@ impl SnapStore for MemSnapStore {
         let mut medium = self.medium.lock();
         let life = medium.life;
         medium.check(SnapOp::Open, key, life)?;
-        let bytes = medium
-            .finished
-            .get(&(direction, key))
-            .cloned()
-            .ok_or(SnapError::NotFound(key))?;
-        Ok(Box::new(MemReader {
-            medium: Arc::clone(&self.medium),
-            key,
-            life,
-            rest: bytes,
-        }))
+        let bytes =
+            medium.finished.get(&(direction, key)).cloned().ok_or(SnapError::NotFound(key))?;
+        Ok(Box::new(MemReader { medium: Arc::clone(&self.medium), key, life, rest: bytes }))
     }
 
     fn delete(&self, direction: SnapDirection, key: SnapKey) -> Result<(), SnapError> {
@@ -231,11 +215,7 @@ impl SnapStore for MemSnapStore {
         if let Some((_, key)) = medium.finished.keys().next().copied() {
             medium.check(SnapOp::List, key, life)?;
         }
-        Ok(medium
-            .finished
-            .iter()
-            .map(|((d, k), bytes)| (*d, *k, size_of(bytes)))
-            .collect())
+        Ok(medium.finished.iter().map(|((d, k), bytes)| (*d, *k, size_of(bytes))).collect())
     }
 }
 
@@ -253,10 +233,7 @@ impl MemWriter {
         medium.check(SnapOp::Write, self.name.1, self.life)?;
         let limit_bytes = medium.left_bytes();
         if size_bytes > limit_bytes {
-            return Err(SnapError::NoSpace {
-                key: self.name.1,
-                limit_bytes,
-            });
+            return Err(SnapError::NoSpace { key: self.name.1, limit_bytes });
         }
         medium.used_bytes += size_bytes;
         Ok(())
@@ -266,11 +243,7 @@ impl MemWriter {
 impl SnapWriter for MemWriter {
     fn write(&mut self, bytes: &[u8]) -> Result<(), SnapError> {
         if self.is_broken {
-            return Err(io_error(
-                self.name.1,
-                SnapOp::Write,
-                "an earlier write failed",
-            ));
+            return Err(io_error(self.name.1, SnapOp::Write, "an earlier write failed"));
         }
         if let Err(error) = self.reserve(bytes.len() as u64) {
             self.is_broken = true;
@@ -282,19 +255,13 @@ impl SnapWriter for MemWriter {
 
     fn finish(mut self: Box<Self>) -> Result<u64, SnapError> {
         if self.is_broken {
-            return Err(io_error(
-                self.name.1,
-                SnapOp::Finish,
-                "an earlier write failed",
-            ));
+            return Err(io_error(self.name.1, SnapOp::Finish, "an earlier write failed"));
         }
         let mut medium = self.medium.lock();
         medium.check(SnapOp::Finish, self.name.1, self.life)?;
         medium.remove(&self.name);
         let size_bytes = self.bytes.len() as u64;
-        medium
-            .finished
-            .insert(self.name, std::mem::take(&mut self.bytes).into());
+        medium.finished.insert(self.name, std::mem::take(&mut self.bytes).into());
         Ok(size_bytes)
     }
 }
@@ -319,9 +286,7 @@ struct MemReader {
 
 impl SnapReader for MemReader {
     fn read(&mut self, max_bytes: usize) -> Result<Bytes, SnapError> {
-        self.medium
-            .lock()
-            .check(SnapOp::Read, self.key, self.life)?;
+        self.medium.lock().check(SnapOp::Read, self.key, self.life)?;
         Ok(self.rest.split_to(max_bytes.min(self.rest.len())))
     }
 }
@@ -331,11 +296,7 @@ fn size_of(bytes: &Bytes) -> u64 {
 }
 
 fn io_error(key: SnapKey, op: SnapOp, why: &'static str) -> SnapError {
-    SnapError::Io {
-        key,
-        op: op.name(),
-        source: io::Error::other(why),
-    }
+    SnapError::Io { key, op: op.name(), source: io::Error::other(why) }
 }
 
 #[cfg(test)]
@@ -348,11 +309,7 @@ mod tests {
     const RECEIVED: SnapDirection = SnapDirection::Received;
 
     fn key(index: u64) -> SnapKey {
-        SnapKey {
-            region: RegionId::must(1),
-            term: 5,
-            index,
-        }
+        SnapKey { region: RegionId::must(1), term: 5, index }
     }
 
     fn put(store: &MemSnapStore, direction: SnapDirection, key: SnapKey, bytes: &[u8]) {
@@ -381,18 +338,11 @@ mod tests {
         put(&store, GENERATED, key(1), b"");
         assert_eq!(
             store.list().unwrap(),
-            [
-                (GENERATED, key(1), 0),
-                (GENERATED, key(2), 7),
-                (RECEIVED, key(1), 4)
-            ]
+            [(GENERATED, key(1), 0), (GENERATED, key(2), 7), (RECEIVED, key(1), 4)]
         );
         let mut reader = store.open(GENERATED, key(2)).unwrap();
         assert_eq!(read_all(reader.as_mut()).unwrap(), b"seconds");
-        assert!(matches!(
-            store.open(RECEIVED, key(2)),
-            Err(SnapError::NotFound(_))
-        ));
+        assert!(matches!(store.open(RECEIVED, key(2)), Err(SnapError::NotFound(_))));
     }
 
     #[test]
@@ -401,14 +351,8 @@ mod tests {
         let mut writer = store.create(RECEIVED, key(1)).unwrap();
         writer.write(b"half").unwrap();
         assert!(store.list().unwrap().is_empty());
-        assert!(matches!(
-            store.create(RECEIVED, key(1)),
-            Err(SnapError::Busy(_))
-        ));
-        assert!(
-            store.create(GENERATED, key(1)).is_ok(),
-            "the other direction is another name"
-        );
+        assert!(matches!(store.create(RECEIVED, key(1)), Err(SnapError::Busy(_))));
+        assert!(store.create(GENERATED, key(1)).is_ok(), "the other direction is another name");
         drop(writer);
         assert_eq!(store.used_bytes(), 0);
         put(&store, RECEIVED, key(1), b"whole");
@@ -434,10 +378,7 @@ mod tests {
         put(&store, GENERATED, key(1), b"123456");
         let mut writer = store.create(RECEIVED, key(1)).unwrap();
         writer.write(b"123").unwrap();
-        assert!(matches!(
-            writer.write(b"45"),
-            Err(SnapError::NoSpace { limit_bytes: 1, .. })
-        ));
+        assert!(matches!(writer.write(b"45"), Err(SnapError::NoSpace { limit_bytes: 1, .. })));
         assert!(writer.write(b"4").is_err(), "a broken writer stays broken");
         assert!(writer.finish().is_err());
         assert_eq!(store.used_bytes(), 6);
@@ -461,10 +402,7 @@ mod tests {
         let next_life = store.create(RECEIVED, key(2)).unwrap();
         assert!(writer.write(b"more").is_err());
         drop(writer);
-        assert!(matches!(
-            store.create(RECEIVED, key(2)),
-            Err(SnapError::Busy(_))
-        ));
+        assert!(matches!(store.create(RECEIVED, key(2)), Err(SnapError::Busy(_))));
         drop(next_life);
         assert_eq!(store.list().unwrap(), [(GENERATED, key(1), 4)]);
     }

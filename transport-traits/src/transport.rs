@@ -17,6 +17,9 @@ pub enum SendError {
     /// The message names no target store.
     #[error("the message names no target store")]
     NoTarget,
+    /// A snapshot message that does not say which snapshot.
+    #[error("the snapshot message names no region snapshot")]
+    NoSnapshot,
     /// The transport has been closed.
     #[error("the transport is closed")]
     Closed,
