@@ -68,11 +68,12 @@ struct World {
 }
 
 fn world() -> World {
-    let hub = ChannelHub::new(ChannelConfig::default()).unwrap();
+    let hub = ChannelHub::new(ChannelConfig::default()).expect("threads can be had");
     let logs = [Arc::new(Log::default()), Arc::new(Log::default())];
     let snaps = [MemSnapStore::new(1 << 20), MemSnapStore::new(1 << 20)];
     let start = |store, log: &Arc<Log>, snaps: &MemSnapStore| {
-        hub.register(store, Arc::clone(log) as Arc<dyn Inbox>, Arc::new(snaps.clone())).unwrap()
+        hub.register(store, Arc::clone(log) as Arc<dyn Inbox>, Arc::new(snaps.clone()))
+            .expect("the hub is open")
     };
     let handles = [start(ONE, &logs[0], &snaps[0]), start(TWO, &logs[1], &snaps[1])];
     World { hub, logs, snaps, handles }
@@ -97,13 +98,13 @@ fn snapshot_message(from: StoreId, to: StoreId) -> RaftMessage {
 }
 
 fn make_snapshot(snaps: &MemSnapStore) {
-    let mut writer = snaps.create(SnapDirection::Generated, KEY).unwrap();
-    writer.write(b"some bytes").unwrap();
-    writer.finish().unwrap();
+    let mut writer = snaps.create(SnapDirection::Generated, KEY).expect("nobody else writes it");
+    writer.write(b"some bytes").expect("there is room");
+    writer.finish().expect("the medium works");
 }
 
 fn send(handle: &mut ChannelTransport, message: RaftMessage) {
-    handle.send(message).unwrap();
+    handle.send(message).expect("the queue is empty");
     handle.flush();
 }
 

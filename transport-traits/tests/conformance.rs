@@ -12,7 +12,7 @@ struct ChannelFixture(ChannelHub);
 
 impl ChannelFixture {
     fn new() -> Self {
-        Self(ChannelHub::new(ChannelConfig::default()).unwrap())
+        Self(ChannelHub::new(ChannelConfig::default()).expect("threads can be had"))
     }
 }
 
@@ -25,7 +25,7 @@ impl Fixture for ChannelFixture {
         inbox: Arc<dyn Inbox>,
         snaps: Arc<dyn SnapStore>,
     ) -> ChannelTransport {
-        self.0.register(store, inbox, snaps).unwrap()
+        self.0.register(store, inbox, snaps).expect("the hub is open")
     }
 
     fn stop(&mut self, store: StoreId) {
