@@ -9,6 +9,7 @@
 
 pub mod build;
 pub mod format;
+mod header;
 mod worker;
 
 pub use worker::{RegionWorker, SliceOutcome};
