@@ -14,7 +14,7 @@ pub use messages::*;
 pub use snapshots::*;
 
 /// Makes one test of each conformance case. The argument is an expression that gives a
-/// new [`Fixture`](crate::conformance::Fixture).
+/// new [`Fixture`].
 #[macro_export]
 macro_rules! transport_conformance {
     ($fixture:expr) => {
