@@ -49,12 +49,7 @@ impl RedbWriteBatch {
     fn record(&mut self, kind: Kind, cf: Cf, first: &[u8], second: &[u8]) {
         self.bytes.extend_from_slice(first);
         self.bytes.extend_from_slice(second);
-        self.heads.push(Head {
-            kind,
-            cf,
-            first_len: first.len(),
-            second_len: second.len(),
-        });
+        self.heads.push(Head { kind, cf, first_len: first.len(), second_len: second.len() });
     }
 
     /// The operations in the order added.
@@ -65,14 +60,9 @@ impl RedbWriteBatch {
             let (second, tail) = tail.split_at(head.second_len);
             rest = tail;
             let operation = match head.kind {
-                Kind::Put => Operation::Put {
-                    key: first,
-                    stored: second,
-                },
+                Kind::Put => Operation::Put { key: first, stored: second },
                 Kind::Delete => Operation::Delete { key: first },
-                Kind::DeleteRange => Operation::DeleteRange {
-                    range: Range::new(first, second),
-                },
+                Kind::DeleteRange => Operation::DeleteRange { range: Range::new(first, second) },
             };
             (head.cf, operation)
         })
@@ -82,8 +72,7 @@ impl RedbWriteBatch {
 impl WriteBatch for RedbWriteBatch {
     fn put(&mut self, cf: Cf, key: &[u8], value: &[u8]) {
         self.record(Kind::Put, cf, key, value);
-        self.bytes
-            .extend_from_slice(&record::sum(cf, key, value).to_le_bytes());
+        self.bytes.extend_from_slice(&record::sum(cf, key, value).to_le_bytes());
         if let Some(head) = self.heads.last_mut() {
             head.second_len += record::SUM_LEN;
         }
@@ -126,11 +115,7 @@ mod tests {
             .collect();
         assert_eq!(seen.len(), 4, "an empty range is no operation");
         assert_eq!(batch.len(), 4);
-        assert!(
-            seen[0].starts_with("default Put { key: [97], stored: [49,"),
-            "{}",
-            seen[0]
-        );
+        assert!(seen[0].starts_with("default Put { key: [97], stored: [49,"), "{}", seen[0]);
         assert!(seen[1].starts_with("lock DeleteRange"), "{}", seen[1]);
         assert_eq!(seen[2], "write Delete { key: [] }");
         assert!(seen[3].starts_with("raft Put { key: []"), "{}", seen[3]);

@@ -61,10 +61,7 @@ fn rows(
         return Ok(None);
     }
     contain("opening a cursor", || {
-        let rows = view
-            .table(cf)
-            .range::<&[u8]>(bounds)
-            .map_err(during("opening a cursor"))?;
+        let rows = view.table(cf).range::<&[u8]>(bounds).map_err(during("opening a cursor"))?;
         Ok(Some(rows))
     })
 }
@@ -107,15 +104,11 @@ impl Cursor for RedbCursor {
         let (bounds, empty) = match self.direction {
             Direction::Forward => {
                 let from = key.max(range.start);
-                (
-                    (Bound::Included(from), end),
-                    range.is_empty() || !range.contains(from),
-                )
+                ((Bound::Included(from), end), range.is_empty() || !range.contains(from))
             }
-            Direction::Backward if range.end.is_empty() || key < range.end => (
-                (start, Bound::Included(key)),
-                range.is_empty() || key < range.start,
-            ),
+            Direction::Backward if range.end.is_empty() || key < range.end => {
+                ((start, Bound::Included(key)), range.is_empty() || key < range.start)
+            }
             Direction::Backward => ((start, end), range.is_empty()),
         };
         self.failed = true;

@@ -1,10 +1,10 @@
 //! The engine: opening, writing, syncing, and which moment a read sees.
 
 use std::fmt;
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use engine_traits::{
@@ -19,8 +19,12 @@ use redb::{
 use crate::batch::{Operation, RedbWriteBatch};
 use crate::contain::contain;
 use crate::cursor::RedbCursor;
+use crate::cut_file::{CutFile, CutSwitch};
 use crate::error::{NAME, during, invalid_state, io};
+use crate::guard::{Guard, GuardHandle};
 use crate::options::RedbOptions;
+use crate::sums::{BLOCK_BYTES, SumsFile, sync_folder};
+use crate::sweep::{SweepPosition, SweepProgress};
 use crate::view::{RedbSnapshot, View, table};
 
 /// Holds what kind of file this is.
@@ -31,7 +35,11 @@ const FORMAT_KEY: &str = "format";
 const FORMAT: &[u8] = b"raftstore rows 1";
 
 struct Inner {
-    db: Database,
+    /// Taken only when the last handle is dropped.
+    db: Option<Database>,
+    guard: Arc<Guard>,
+    /// Device syncs that opening took.
+    syncs_to_open: u64,
     /// One writer at a time, as in redb. Held over a whole write, so that what follows the
     /// commit happens in commit order.
     writer: Mutex<()>,
@@ -42,10 +50,32 @@ struct Inner {
     ///
     /// Invariant: after a write has returned, this is empty or holds a state that has it.
     latest: RwLock<Option<Arc<View>>>,
-    syncs: AtomicU64,
+    sweep: Mutex<SweepPosition>,
+}
+
+impl Inner {
+    fn db(&self) -> &Database {
+        self.db.as_ref().expect("it is taken only when the last handle is dropped")
+    }
+
+    fn close(&mut self) -> Result<()> {
+        *self.latest.get_mut() = None;
+        let Some(db) = self.db.take() else { return Ok(()) };
+        contain("closing the file", || db.close().map_err(during("closing the file")))
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // Without a clean close the next open checks the whole file; nobody is here to be told.
+        let _ = self.close();
+    }
 }
 
 /// An ordered map per column family in one redb file. Clones name the same open file.
+///
+/// Dropping the last clone closes the file, which makes all its writes durable and leaves the
+/// next open nothing to check; [`RedbEngine::close`] does the same and tells how it went.
 #[derive(Clone)]
 pub struct RedbEngine {
     inner: Arc<Inner>,
@@ -60,20 +90,67 @@ impl fmt::Debug for RedbEngine {
 impl RedbEngine {
     /// Opens the file at `path`, or makes one, with its folder if that is missing.
     ///
+    /// Beside it lies `path` + `.sums` while the file is closed: the checksums of its blocks.
+    /// After an unclean stop that is missing, and the whole file is read and checked.
+    ///
     /// # Errors
     /// `Locked` if it is open elsewhere, `Format` if it is another program's file or a folder,
     /// `Corrupt` if it is damaged, `Full` if the device is, `Backend` for other I/O errors.
     pub fn open(path: impl AsRef<Path>, options: &RedbOptions) -> Result<Self> {
-        let path = path.as_ref();
+        Self::open_file(path.as_ref(), options, |file| {
+            let backend = FileBackend::new(file).map_err(during("opening the file"))?;
+            Ok(Box::new(backend))
+        })
+    }
+
+    /// As [`RedbEngine::open`], with a switch that cuts the power: what was not synced is then
+    /// lost, all later calls fail, and the file can be opened again at once, while old handles
+    /// still exist. For tests and demonstrations; syncs are as durable as with `open`.
+    ///
+    /// # Errors
+    /// As [`RedbEngine::open`].
+    pub fn open_with_cut(
+        path: impl AsRef<Path>,
+        options: &RedbOptions,
+    ) -> Result<(Self, CutSwitch)> {
+        let mut switch = None;
+        let engine = Self::open_file(path.as_ref(), options, |file| {
+            let backend = CutFile::new(file).map_err(io("opening the file"))?;
+            switch = Some(backend.switch());
+            Ok(Box::new(backend))
+        })?;
+        let switch =
+            switch.ok_or_else(|| invalid_state("the file was opened without a backend"))?;
+        Ok((engine, switch))
+    }
+
+    /// Opens the bytes that `backend` stores, or makes a new database in it if it is empty.
+    ///
+    /// There is no place for checksums at rest, so the whole of it is read and checked.
+    ///
+    /// # Errors
+    /// As [`RedbEngine::open`].
+    pub fn open_with_backend(backend: impl StorageBackend, options: &RedbOptions) -> Result<Self> {
+        Self::open_guarded(Box::new(backend), None, "the given backend".to_owned(), options)
+    }
+
+    fn open_file(
+        path: &Path,
+        options: &RedbOptions,
+        backend: impl FnOnce(File) -> Result<Box<dyn StorageBackend>>,
+    ) -> Result<Self> {
         let shown = path.display().to_string();
         if path.is_dir() {
-            return Err(format_error(shown, "it is a directory, not a file"));
+            return Err(format_error(shown, "it is a folder, not a file"));
         }
-        if let Some(parent) = path
-            .parent()
-            .filter(|parent| !parent.as_os_str().is_empty())
-        {
+        if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             std::fs::create_dir_all(parent).map_err(io("creating the folder of the file"))?;
+        }
+        let at_rest = SumsFile::beside(path);
+        let is_new = !path.try_exists().map_err(io("looking for the file"))?;
+        if is_new {
+            // Checksums of a file that somebody has removed say nothing about the new one.
+            at_rest.remove().map_err(io("removing old checksums"))?;
         }
         let file = OpenOptions::new()
             .read(true)
@@ -82,39 +159,62 @@ impl RedbEngine {
             .truncate(false)
             .open(path)
             .map_err(io("opening the file"))?;
-        let backend = FileBackend::new(file).map_err(during("opening the file"))?;
-        Self::open_named(backend, shown, options)
+        if is_new {
+            sync_folder(path).map_err(io("syncing the folder of the file"))?;
+        }
+        Self::open_guarded(backend(file)?, Some(at_rest), shown, options)
     }
 
-    /// Opens the bytes that `backend` stores, or makes a new file in it if it is empty.
-    ///
-    /// # Errors
-    /// As [`RedbEngine::open`].
-    pub fn open_with_backend(backend: impl StorageBackend, options: &RedbOptions) -> Result<Self> {
-        Self::open_named(backend, "the given backend".to_owned(), options)
-    }
-
-    fn open_named(
-        backend: impl StorageBackend,
+    fn open_guarded(
+        backend: Box<dyn StorageBackend>,
+        at_rest: Option<SumsFile>,
         path: String,
         options: &RedbOptions,
     ) -> Result<Self> {
-        let db = contain("opening the file", || {
-            Builder::new()
-                .set_cache_size(options.cache_bytes)
-                .create_with_backend(backend)
-                .map_err(|error| open_error(path.clone(), error))
-        })?;
-        contain("opening the file", || prepare(&db, path))?;
+        let guard = Arc::new(Guard::new(backend, at_rest));
+        let opened = contain("opening the file", || {
+            let db = open_checked(&guard, path.clone(), options)?;
+            prepare(&db, path.clone())?;
+            Ok(db)
+        });
+        let db = opened.map_err(|error| explain(error, &guard, path))?;
+        guard.set_opened();
         Ok(Self {
             inner: Arc::new(Inner {
-                db,
+                db: Some(db),
+                syncs_to_open: guard.syncs(),
+                guard,
                 writer: Mutex::new(()),
                 failed: AtomicBool::new(false),
                 latest: RwLock::new(None),
-                syncs: AtomicU64::new(0),
+                sweep: Mutex::new(SweepPosition::default()),
             }),
         })
+    }
+
+    /// Closes the file and tells whether that went well.
+    ///
+    /// # Errors
+    /// If other clones are still alive, which then keep it open; or as a synced write. Synced
+    /// writes are safe in any case.
+    pub fn close(self) -> Result<()> {
+        let mut inner =
+            Arc::into_inner(self.inner).ok_or_else(|| invalid_state("other handles are alive"))?;
+        inner.close()
+    }
+
+    /// Compares the next `budget_pages` pages of the file (4 KiB each) with what was written.
+    ///
+    /// Finds damage wherever it lies: in a value, in what leads to a key and so would hide it,
+    /// and in pages in use by nothing. It goes past the cache, blocks nobody and holds no
+    /// snapshot. A caller that wants the file checked once a week calls it with small budgets
+    /// at long intervals; positions go on where the last call ended, and start again at the end.
+    ///
+    /// # Errors
+    /// `Corrupt` at the first damaged page of the slice, or if reads met one since the last
+    /// call. The next call goes on behind it.
+    pub fn sweep(&self, budget_pages: u64) -> Result<SweepProgress> {
+        self.inner.sweep.lock().advance(&self.inner.guard, budget_pages)
     }
 
     /// The state as of now, from the kept one if no write came between.
@@ -127,9 +227,7 @@ impl RedbEngine {
         if let Some(view) = &*latest {
             return Ok(Arc::clone(view));
         }
-        let view = Arc::new(contain("opening a snapshot", || {
-            View::open(&self.inner.db)
-        })?);
+        let view = Arc::new(contain("opening a snapshot", || View::open(self.inner.db()))?);
         *latest = Some(Arc::clone(&view));
         Ok(view)
     }
@@ -142,14 +240,10 @@ impl RedbEngine {
         }
         // A view kept open would keep the pages that this write replaces from being reused.
         *inner.latest.write() = None;
-        let result = contain("write", || replay(&inner.db, batch, durability));
+        let result = contain("write", || replay(inner.db(), batch, durability));
         *inner.latest.write() = None;
-        match &result {
-            Ok(()) if durability == Durability::Synced => {
-                inner.syncs.fetch_add(1, Ordering::Relaxed);
-            }
-            Ok(()) => {}
-            Err(_) => inner.failed.store(true, Ordering::Release),
+        if result.is_err() {
+            inner.failed.store(true, Ordering::Release);
         }
         result
     }
@@ -186,6 +280,42 @@ fn replay(db: &Database, batch: &RedbWriteBatch, durability: Durability) -> Resu
         }
     }
     transaction.commit().map_err(during("commit"))
+}
+
+/// Opens the database and, unless something vouches for the file, checks all of it.
+fn open_checked(guard: &Arc<Guard>, path: String, options: &RedbOptions) -> Result<Database> {
+    let recovered = Arc::new(AtomicBool::new(false));
+    let noticed = Arc::clone(&recovered);
+    let mut db = Builder::new()
+        .set_cache_size(options.cache_bytes)
+        .set_repair_callback(move |_| noticed.store(true, Ordering::Release))
+        .create_with_backend(GuardHandle(Arc::clone(guard)))
+        .map_err(|error| open_error(path.clone(), error))?;
+    // Recovery has just compared every page with redb's own checksums.
+    if !guard.vouched() && !recovered.load(Ordering::Acquire) {
+        let intact = db.check_integrity().map_err(|error| open_error(path.clone(), error))?;
+        if !intact {
+            return Err(Error::Corrupt {
+                engine: NAME,
+                place: path,
+                detail: "its pages do not match redb's checksums".to_owned(),
+            });
+        }
+    }
+    Ok(db)
+}
+
+/// Damage that the guard met is why an open failed, whatever redb made of it.
+fn explain(error: Error, guard: &Guard, path: String) -> Error {
+    let Some(block) = guard.first_damage() else { return error };
+    let mut detail = format!("page {block} is not what was written");
+    if let Some(at_rest) = guard.at_rest() {
+        detail = format!(
+            "{detail}; if the file was replaced on purpose, remove {} and it is checked in full",
+            at_rest.path().display()
+        );
+    }
+    Error::Corrupt { engine: NAME, place: path, detail }
 }
 
 /// Makes the tables of a new file; checks those of an old one.
@@ -234,11 +364,7 @@ fn create(db: &Database) -> Result<()> {
 }
 
 fn format_error(path: String, detail: &str) -> Error {
-    Error::Format {
-        engine: NAME,
-        path,
-        detail: detail.to_owned(),
-    }
+    Error::Format { engine: NAME, path, detail: detail.to_owned() }
 }
 
 fn open_error(path: String, error: redb::DatabaseError) -> Error {
@@ -269,12 +395,7 @@ impl Reader for RedbEngine {
         range: Range<'_>,
         direction: Direction,
     ) -> Result<Box<dyn Cursor + 'a>> {
-        Ok(Box::new(RedbCursor::open(
-            self.view()?,
-            cf,
-            range,
-            direction,
-        )?))
+        Ok(Box::new(RedbCursor::open(self.view()?, cf, range, direction)?))
     }
 }
 
@@ -303,9 +424,12 @@ impl KvEngine for RedbEngine {
     }
 
     fn stats(&self) -> EngineStats {
+        let guard = &self.inner.guard;
         EngineStats {
-            syncs: self.inner.syncs.load(Ordering::Relaxed),
-            ..EngineStats::default()
+            used_bytes: guard.blocks().unwrap_or(0) * BLOCK_BYTES as u64,
+            written_bytes: guard.written_bytes(),
+            syncs: guard.syncs().saturating_sub(self.inner.syncs_to_open),
+            stalled: false,
         }
     }
 }

@@ -26,8 +26,6 @@ impl RedbOptions {
 
 impl Default for RedbOptions {
     fn default() -> Self {
-        Self {
-            cache_bytes: Self::DEFAULT_CACHE_BYTES,
-        }
+        Self { cache_bytes: Self::DEFAULT_CACHE_BYTES }
     }
 }

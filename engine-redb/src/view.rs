@@ -30,15 +30,9 @@ impl View {
     /// The latest committed state.
     pub(crate) fn open(db: &Database) -> Result<Self> {
         let transaction = db.begin_read().map_err(during("opening a snapshot"))?;
-        let open = |cf| {
-            transaction
-                .open_table(table(cf))
-                .map_err(during("opening a table"))
-        };
+        let open = |cf| transaction.open_table(table(cf)).map_err(during("opening a table"));
         let [first, second, third, fourth] = Cf::ALL;
-        Ok(Self {
-            tables: [open(first)?, open(second)?, open(third)?, open(fourth)?],
-        })
+        Ok(Self { tables: [open(first)?, open(second)?, open(third)?, open(fourth)?] })
     }
 
     pub(crate) fn table(&self, cf: Cf) -> &ReadTable {
@@ -49,11 +43,7 @@ impl View {
         contain("get", || {
             let found = self.table(cf).get(key).map_err(during("get"))?;
             let Some(found) = found else { return Ok(None) };
-            Ok(Some(Bytes::copy_from_slice(record::open(
-                cf,
-                key,
-                found.value(),
-            )?)))
+            Ok(Some(Bytes::copy_from_slice(record::open(cf, key, found.value())?)))
         })
     }
 }
@@ -90,12 +80,7 @@ impl Reader for RedbSnapshot {
         range: Range<'_>,
         direction: Direction,
     ) -> Result<Box<dyn Cursor + 'a>> {
-        Ok(Box::new(RedbCursor::open(
-            Arc::clone(&self.view),
-            cf,
-            range,
-            direction,
-        )?))
+        Ok(Box::new(RedbCursor::open(Arc::clone(&self.view), cf, range, direction)?))
     }
 }
 

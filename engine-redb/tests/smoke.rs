@@ -21,16 +21,9 @@ fn rows_outlive_a_clean_close() {
     let engine = RedbEngine::open(&path, &RedbOptions::default()).unwrap();
     let mut batch = engine.write_batch();
     for number in 0..100_u32 {
-        batch.put(
-            Cf::Default,
-            &number.to_be_bytes(),
-            format!("value {number}").as_bytes(),
-        );
+        batch.put(Cf::Default, &number.to_be_bytes(), format!("value {number}").as_bytes());
     }
-    batch.delete_range(
-        Cf::Default,
-        Range::new(&10_u32.to_be_bytes(), &20_u32.to_be_bytes()),
-    );
+    batch.delete_range(Cf::Default, Range::new(&10_u32.to_be_bytes(), &20_u32.to_be_bytes()));
     batch.put(Cf::Default, &15_u32.to_be_bytes(), b"again");
     batch.put(Cf::Raft, b"state", b"");
     engine.write(batch, Durability::Buffered).unwrap();
@@ -43,12 +36,6 @@ fn rows_outlive_a_clean_close() {
     let mut backward = rows(&engine, Range::ALL, Direction::Backward);
     backward.reverse();
     assert_eq!(backward, before);
-    assert_eq!(
-        engine.get(Cf::Raft, b"state").unwrap().as_deref(),
-        Some(&b""[..])
-    );
-    assert_eq!(
-        engine.get(Cf::Default, &12_u32.to_be_bytes()).unwrap(),
-        None
-    );
+    assert_eq!(engine.get(Cf::Raft, b"state").unwrap().as_deref(), Some(&b""[..]));
+    assert_eq!(engine.get(Cf::Default, &12_u32.to_be_bytes()).unwrap(), None);
 }
