@@ -33,6 +33,24 @@ const META: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("raftst
 const FORMAT_KEY: &str = "format";
 /// The only format so far: one table per family, rows as `record` stores them.
 const FORMAT: &[u8] = b"raftstore rows 1";
+/// The row of [`META`] that tells what the rows are for.
+const KIND_KEY: &str = "kind";
+
+/// What a file is used for. One opened as the other would be taken for a new store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Data,
+    RaftLog,
+}
+
+impl Kind {
+    const fn mark(self) -> &'static [u8] {
+        match self {
+            Self::Data => b"data",
+            Self::RaftLog => b"raft log",
+        }
+    }
+}
 
 struct Inner {
     /// Taken only when the last handle is dropped.
@@ -97,10 +115,7 @@ impl RedbEngine {
     /// `Locked` if it is open elsewhere, `Format` if it is another program's file or a folder,
     /// `Corrupt` if it is damaged, `Full` if the device is, `Backend` for other I/O errors.
     pub fn open(path: impl AsRef<Path>, options: &RedbOptions) -> Result<Self> {
-        Self::open_file(path.as_ref(), options, |file| {
-            let backend = FileBackend::new(file).map_err(during("opening the file"))?;
-            Ok(Box::new(backend))
-        })
+        Self::open_kind(path.as_ref(), Kind::Data, options)
     }
 
     /// As [`RedbEngine::open`], with a switch that cuts the power: what was not synced is then
@@ -113,8 +128,23 @@ impl RedbEngine {
         path: impl AsRef<Path>,
         options: &RedbOptions,
     ) -> Result<(Self, CutSwitch)> {
+        Self::open_kind_with_cut(path.as_ref(), Kind::Data, options)
+    }
+
+    pub(crate) fn open_kind(path: &Path, kind: Kind, options: &RedbOptions) -> Result<Self> {
+        Self::open_file(path, kind, options, |file| {
+            let backend = FileBackend::new(file).map_err(during("opening the file"))?;
+            Ok(Box::new(backend))
+        })
+    }
+
+    pub(crate) fn open_kind_with_cut(
+        path: &Path,
+        kind: Kind,
+        options: &RedbOptions,
+    ) -> Result<(Self, CutSwitch)> {
         let mut switch = None;
-        let engine = Self::open_file(path.as_ref(), options, |file| {
+        let engine = Self::open_file(path, kind, options, |file| {
             let backend = CutFile::new(file).map_err(io("opening the file"))?;
             switch = Some(backend.switch());
             Ok(Box::new(backend))
@@ -131,11 +161,20 @@ impl RedbEngine {
     /// # Errors
     /// As [`RedbEngine::open`].
     pub fn open_with_backend(backend: impl StorageBackend, options: &RedbOptions) -> Result<Self> {
-        Self::open_guarded(Box::new(backend), None, "the given backend".to_owned(), options)
+        Self::open_kind_with_backend(Box::new(backend), Kind::Data, options)
+    }
+
+    pub(crate) fn open_kind_with_backend(
+        backend: Box<dyn StorageBackend>,
+        kind: Kind,
+        options: &RedbOptions,
+    ) -> Result<Self> {
+        Self::open_guarded(backend, None, "the given backend".to_owned(), kind, options)
     }
 
     fn open_file(
         path: &Path,
+        kind: Kind,
         options: &RedbOptions,
         backend: impl FnOnce(File) -> Result<Box<dyn StorageBackend>>,
     ) -> Result<Self> {
@@ -162,19 +201,20 @@ impl RedbEngine {
         if is_new {
             sync_folder(path).map_err(io("syncing the folder of the file"))?;
         }
-        Self::open_guarded(backend(file)?, Some(at_rest), shown, options)
+        Self::open_guarded(backend(file)?, Some(at_rest), shown, kind, options)
     }
 
     fn open_guarded(
         backend: Box<dyn StorageBackend>,
         at_rest: Option<SumsFile>,
         path: String,
+        kind: Kind,
         options: &RedbOptions,
     ) -> Result<Self> {
         let guard = Arc::new(Guard::new(backend, at_rest));
         let opened = contain("opening the file", || {
             let db = open_checked(&guard, path.clone(), options)?;
-            prepare(&db, path.clone())?;
+            prepare(&db, path.clone(), kind)?;
             Ok(db)
         });
         let db = opened.map_err(|error| explain(error, &guard, path))?;
@@ -319,7 +359,7 @@ fn explain(error: Error, guard: &Guard, path: String) -> Error {
 }
 
 /// Makes the tables of a new file; checks those of an old one.
-fn prepare(db: &Database, path: String) -> Result<()> {
+fn prepare(db: &Database, path: String, kind: Kind) -> Result<()> {
     let op = "checking the format";
     let transaction = db.begin_read().map_err(during(op))?;
     let names: Vec<String> = transaction
@@ -328,38 +368,41 @@ fn prepare(db: &Database, path: String) -> Result<()> {
         .map(|table| table.name().to_owned())
         .collect();
     if names.is_empty() {
-        return create(db);
+        return create(db, kind);
     }
     if !names.iter().any(|name| name == META.name()) {
         return Err(format_error(path, "it is a redb file of another program"));
     }
     let meta = transaction.open_table(META).map_err(during(op))?;
-    let Some(format) = meta.get(FORMAT_KEY).map_err(during(op))? else {
-        return Err(Error::Corrupt {
-            engine: NAME,
-            place: path,
-            detail: "the row that names its format is gone".to_owned(),
-        });
-    };
-    if format.value() != FORMAT {
-        let found = format!("found \"{}\"", format.value().escape_ascii());
-        return Err(format_error(path, &found));
+    for (key, want) in [(FORMAT_KEY, FORMAT), (KIND_KEY, kind.mark())] {
+        let Some(found) = meta.get(key).map_err(during(op))? else {
+            return Err(Error::Corrupt {
+                engine: NAME,
+                place: path,
+                detail: format!("its {key} is gone"),
+            });
+        };
+        if found.value() != want {
+            let (found, want) = (found.value().escape_ascii(), want.escape_ascii());
+            return Err(format_error(path, &format!("its {key} is {found}, not {want}")));
+        }
     }
     View::open(db).map(drop)
 }
 
 /// All tables in one transaction: a file has either none of them or all.
-fn create(db: &Database) -> Result<()> {
+fn create(db: &Database, kind: Kind) -> Result<()> {
     let op = "creating the tables";
     let transaction = db.begin_write().map_err(during(op))?;
     for cf in Cf::ALL {
         transaction.open_table(table(cf)).map_err(during(op))?;
     }
-    transaction
-        .open_table(META)
-        .map_err(during(op))?
-        .insert(FORMAT_KEY, FORMAT)
-        .map_err(during(op))?;
+    {
+        let mut meta = transaction.open_table(META).map_err(during(op))?;
+        for (key, value) in [(FORMAT_KEY, FORMAT), (KIND_KEY, kind.mark())] {
+            meta.insert(key, value).map_err(during(op))?;
+        }
+    }
     transaction.commit().map_err(during(op))
 }
 

@@ -14,6 +14,8 @@
 //! - [`RedbEngine::sweep`] reads through the whole file in slices, for a slow background check.
 //! - A panic of redb on bytes it cannot have written comes out as an error.
 //!
+//! [`RedbRaftLog`] is a `RaftEngine`: the general raft log on a redb file of its own.
+//!
 //! Two backends lose what was not synced, on command: [`CutSwitch`] for a file, [`MemDisk`]
 //! for a disk in memory with seeded torn writes and failures.
 
@@ -26,6 +28,7 @@ mod error;
 mod guard;
 mod mem_disk;
 mod options;
+mod raft_log;
 mod record;
 mod sums;
 mod sweep;
@@ -36,5 +39,8 @@ pub use cut_file::CutSwitch;
 pub use engine::RedbEngine;
 pub use mem_disk::{Loss, MemBackend, MemDisk};
 pub use options::RedbOptions;
+pub use raft_log::{
+    RedbRaftLog, open_raft_log, open_raft_log_with_backend, open_raft_log_with_cut,
+};
 pub use sweep::SweepProgress;
 pub use view::RedbSnapshot;
