@@ -56,7 +56,8 @@ pub trait PdClient: Send + Sync + 'static {
     async fn next_order(&self, store: StoreId) -> Result<Order>;
 
     /// Ids for a split of `region`: for each new region its id and those of its peers.
-    async fn ask_split(&self, region: Region, count: usize) -> Result<Vec<(RegionId, Vec<PeerId>)>>;
+    async fn ask_split(&self, region: Region, count: usize)
+    -> Result<Vec<(RegionId, Vec<PeerId>)>>;
 
     /// Tells of a finished split, in key order.
     async fn report_split(&self, regions: Vec<Region>) -> Result<()>;

@@ -6,6 +6,8 @@
 
 mod client;
 mod error;
+#[cfg(feature = "mock")]
+pub mod mock;
 mod types;
 
 pub use client::PdClient;
