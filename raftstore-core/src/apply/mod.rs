@@ -8,6 +8,7 @@
 mod admin;
 mod applier;
 mod membership;
+mod pending;
 mod task;
 mod truncate;
 mod worker;
@@ -15,7 +16,6 @@ mod write;
 
 pub use applier::Applier;
 pub use task::{
-    ApplyEvent, ApplyMetrics, ApplyResult, ApplyTask, ApplyWork, ExecResult, Proposal,
-    Registration,
+    ApplyEvent, ApplyMetrics, ApplyResult, ApplyTask, ApplyWork, ExecResult, Proposal, Registration,
 };
 pub use worker::{ApplyOutcome, ApplyWorker, SnapBuild};

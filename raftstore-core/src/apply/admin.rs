@@ -1,0 +1,113 @@
+//! Which admin commands a log may carry, and what each does.
+
+use engine_traits::WriteBatch;
+use raftstore_proto::{
+    AdminCommand, AdminResponse, Cf, PeerChange, Region, RegionError, RegionPhase, RegionState,
+    Truncated, wire::record,
+};
+
+use super::{Applier, ExecResult, membership, pending::Fill, truncate};
+use crate::keys;
+
+/// What an admin command changes once it is accepted.
+#[derive(Debug)]
+pub(super) enum Admin {
+    /// The members.
+    Members {
+        change: PeerChange,
+        region: Region,
+        /// The replica that executes it is the one removed.
+        own_removal: bool,
+    },
+    /// The start of the log; `None` if it is there already.
+    Truncate(Option<Truncated>),
+}
+
+/// Decides on an admin command in an ordinary entry.
+///
+/// # Errors
+/// The same on every replica.
+pub(super) fn decide(applier: &Applier, command: &AdminCommand) -> Result<Admin, RegionError> {
+    let refused = |why| Err(RegionError::InvalidCommand { why });
+    match command {
+        AdminCommand::CompactLog { index, term } => {
+            truncate::truncate(&applier.state, *index, *term).map(Admin::Truncate)
+        }
+        AdminCommand::BatchSplit { .. } => refused("split is not supported"),
+        AdminCommand::ComputeHash => refused("hashing is not supported"),
+        AdminCommand::VerifyHash { .. } => refused("comparing hashes is not supported"),
+        AdminCommand::ChangePeer(_) | AdminCommand::ChangePeerV2(_) => {
+            refused("membership change in an ordinary entry")
+        }
+        AdminCommand::TransferLeader(_) => refused("a leader transfer is not replicated"),
+        AdminCommand::Invalid { .. } => refused("unknown admin command"),
+    }
+}
+
+/// Decides on an admin command in a membership change entry.
+///
+/// # Errors
+/// The same on every replica.
+pub(super) fn decide_members(
+    applier: &Applier,
+    command: &AdminCommand,
+) -> Result<Admin, RegionError> {
+    match command {
+        AdminCommand::ChangePeer(change) => {
+            let region = membership::change(&applier.region, change)?;
+            let own_removal = region.peer(applier.peer.id).is_none();
+            Ok(Admin::Members { change: *change, region, own_removal })
+        }
+        AdminCommand::ChangePeerV2(_) => {
+            Err(RegionError::InvalidCommand { why: "joint membership change is not supported" })
+        }
+        _ => Err(RegionError::InvalidCommand { why: "not a membership change" }),
+    }
+}
+
+/// Carries out an accepted command at `index`: batch, the Applier's own state, and what the
+/// store is told.
+pub(super) fn execute<B: WriteBatch>(
+    applier: &mut Applier,
+    admin: Admin,
+    index: u64,
+    fill: &mut Fill<B>,
+    exec: &mut Vec<ExecResult>,
+) -> AdminResponse {
+    match admin {
+        Admin::Members { change, region, own_removal } => {
+            write_region_state(applier, &region, own_removal, fill);
+            applier.region = region.clone();
+            if own_removal {
+                applier.remove();
+            }
+            let applied = Some((change, region.clone()));
+            exec.push(ExecResult::ChangePeer { index, applied });
+            AdminResponse::ChangePeer(region)
+        }
+        Admin::Truncate(truncated) => {
+            if let Some(truncated) = truncated {
+                let first_index_before = applier.state.truncated.index + 1;
+                applier.state.truncated = truncated;
+                exec.push(ExecResult::Truncate { truncated, first_index_before });
+            }
+            AdminResponse::CompactLog
+        }
+    }
+}
+
+fn write_region_state<B: WriteBatch>(
+    applier: &Applier,
+    region: &Region,
+    own_removal: bool,
+    fill: &mut Fill<B>,
+) {
+    let mut state = RegionState { phase: RegionPhase::Normal, region: region.clone() };
+    if own_removal {
+        state.phase = RegionPhase::Tombstone;
+        // H10, H11: the record must keep the removed peer from coming back, by its id.
+        state.region.peers.push(applier.peer);
+    }
+    let key = keys::region_state_key(region.id);
+    fill.batch.put(Cf::Raft, &key, &record::encode_region_state(region.id, &state));
+}
