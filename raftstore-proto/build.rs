@@ -11,10 +11,7 @@ const PACKAGES: [&str; 4] = ["metapb", "errorpb", "raft_serverpb", "raft_cmdpb"]
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=proto");
-    let files: Vec<String> = PACKAGES
-        .iter()
-        .map(|package| format!("{package}.proto"))
-        .collect();
+    let files: Vec<String> = PACKAGES.iter().map(|package| format!("{package}.proto")).collect();
     let encoded = protox::Compiler::new(["proto"])?
         .include_imports(true)
         .open_files(&files)?
@@ -23,10 +20,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let out_dir = env::var("OUT_DIR")?;
     let out = Path::new(&out_dir);
-    let customize = Customize {
-        carllerche_bytes_for_bytes: Some(true),
-        ..Customize::default()
-    };
+    let customize = Customize { carllerche_bytes_for_bytes: Some(true), ..Customize::default() };
     protobuf_codegen::gen_and_write(set.get_file(), &files, out, &customize)?;
     for package in PACKAGES {
         strip_inner_attributes(&out.join(format!("{package}.rs")))?;

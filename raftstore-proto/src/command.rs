@@ -93,10 +93,7 @@ impl Operation {
     /// Whether this changes data.
     #[must_use]
     pub const fn is_write(&self) -> bool {
-        matches!(
-            self,
-            Self::Put { .. } | Self::Delete { .. } | Self::DeleteRange { .. }
-        )
+        matches!(self, Self::Put { .. } | Self::Delete { .. } | Self::DeleteRange { .. })
     }
 }
 
@@ -194,19 +191,13 @@ impl Response {
     /// A refusal.
     #[must_use]
     pub const fn error(term: u64, error: RegionError) -> Self {
-        Self {
-            term,
-            body: Err(error),
-        }
+        Self { term, body: Err(error) }
     }
 
     /// A success.
     #[must_use]
     pub const fn ok(term: u64, body: ResponseBody) -> Self {
-        Self {
-            term,
-            body: Ok(body),
-        }
+        Self { term, body: Ok(body) }
     }
 }
 

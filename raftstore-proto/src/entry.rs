@@ -74,10 +74,7 @@ impl Entry {
     #[must_use]
     pub fn flags(&self) -> EntryFlags {
         let bits = self.0.context.first().copied().unwrap_or(0);
-        EntryFlags {
-            split: bits & FLAG_SPLIT != 0,
-            conf_change: bits & FLAG_CONF_CHANGE != 0,
-        }
+        EntryFlags { split: bits & FLAG_SPLIT != 0, conf_change: bits & FLAG_CONF_CHANGE != 0 }
     }
 
     /// Makes the context of an entry that will stand at (`index`, `term`) of `region`.

@@ -29,6 +29,16 @@ impl BusyReason {
             Self::Apply => "apply is behind",
         }
     }
+
+    /// The reason of which this is the text; [`Queue`](Self::Queue), the most general one, for
+    /// texts that are not ours.
+    #[must_use]
+    pub fn from_text(text: &str) -> Self {
+        [Self::Uncommitted, Self::Writes, Self::Apply]
+            .into_iter()
+            .find(|reason| reason.as_str() == text)
+            .unwrap_or(Self::Queue)
+    }
 }
 
 /// An answer to a client that says what to do: ask another store, refresh routing, retry,
@@ -191,6 +201,14 @@ pub enum DecodeError {
         /// The budget.
         budget_bytes: u64,
     },
+    /// More parts than allowed.
+    #[error("{what} has more than {max} parts")]
+    TooMany {
+        /// What it is.
+        what: &'static str,
+        /// The limit.
+        max: u64,
+    },
     /// Nested deeper than any message of ours.
     #[error("{what} nests deeper than {limit} levels")]
     TooDeep {
@@ -204,6 +222,12 @@ pub enum DecodeError {
     Checksum {
         /// What it is.
         what: &'static str,
+    },
+    /// A column family that clients have no business in, or that does not exist.
+    #[error("no column family {name:?} for clients")]
+    UnknownColumnFamily {
+        /// Its name, or the start of it.
+        name: String,
     },
     /// A value outside the values known.
     #[error("{what} has the unknown value {value}")]

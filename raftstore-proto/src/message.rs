@@ -69,19 +69,13 @@ impl RaftMessage {
     /// The sending replica; `None` if absent, or if one of its ids is 0.
     #[must_use]
     pub fn from_peer(&self) -> Option<Peer> {
-        self.0
-            .from_peer
-            .as_ref()
-            .and_then(|peer| peer_from_pb(peer).ok())
+        self.0.from_peer.as_ref().and_then(|peer| peer_from_pb(peer).ok())
     }
 
     /// The receiving replica; `None` if absent, or if one of its ids is 0.
     #[must_use]
     pub fn to_peer(&self) -> Option<Peer> {
-        self.0
-            .to_peer
-            .as_ref()
-            .and_then(|peer| peer_from_pb(peer).ok())
+        self.0.to_peer.as_ref().and_then(|peer| peer_from_pb(peer).ok())
     }
 
     /// The sender's view of the region.
@@ -111,10 +105,7 @@ impl RaftMessage {
     /// What it is for; `None` if it carries no raft message.
     #[must_use]
     pub fn kind(&self) -> Option<MessageKind> {
-        self.0
-            .message
-            .as_ref()
-            .map(|message| message.msg_type.into())
+        self.0.message.as_ref().map(|message| message.msg_type.into())
     }
 
     /// The raft message; an empty one if there is none.
@@ -188,10 +179,7 @@ impl RaftMessage {
             .iter()
             .map(|entry| entry.data.len() + entry.context.len() + PER_ENTRY)
             .sum();
-        let snapshot = raft
-            .snapshot
-            .as_ref()
-            .map_or(0, |snapshot| snapshot.data.len());
+        let snapshot = raft.snapshot.as_ref().map_or(0, |snapshot| snapshot.data.len());
         let keys = self.0.start_key.len() + self.0.end_key.len();
         ENVELOPE + keys + raft.context.len() + entries + snapshot
     }
@@ -204,16 +192,13 @@ impl RaftMessage {
     pub fn decode(bytes: Bytes, limits: &Limits) -> Result<Self, DecodeError> {
         let admitted = guard::check_raft_message(&bytes, limits)?;
         let mut inner = raft_serverpb::RaftMessage::new();
-        if admitted.entries > 0 {
+        if admitted.items > 0 {
             // One exact allocation instead of a growing one that overshoots.
-            inner.mut_message().entries = Vec::with_capacity(admitted.entries).into();
+            inner.mut_message().entries = Vec::with_capacity(admitted.items).into();
         }
         inner
             .merge_from_bytes_shared(&bytes)
-            .map_err(|detail| DecodeError::Malformed {
-                what: "raft message",
-                detail,
-            })?;
+            .map_err(|detail| DecodeError::Malformed { what: "raft message", detail })?;
         Ok(Self(inner))
     }
 }
@@ -335,10 +320,7 @@ mod tests {
             RegionId::must(5),
             peer(1),
             peer(2),
-            Epoch {
-                conf_ver: 1,
-                version: 2,
-            },
+            Epoch { conf_ver: 1, version: 2 },
             raft,
         )
     }
@@ -355,13 +337,7 @@ mod tests {
         assert_eq!(back.region(), Some(RegionId::must(5)));
         assert_eq!(back.from_peer(), Some(peer(1)));
         assert_eq!(back.to_peer(), Some(peer(2)));
-        assert_eq!(
-            back.epoch(),
-            Some(Epoch {
-                conf_ver: 1,
-                version: 2
-            })
-        );
+        assert_eq!(back.epoch(), Some(Epoch { conf_ver: 1, version: 2 }));
         assert_eq!(back.kind(), Some(MessageKind::Append));
         assert_eq!((back.term(), back.commit(), back.entries_len()), (7, 3, 2));
         assert_eq!(back.range(), Some((Bytes::from_static(b"a"), Bytes::new())));

@@ -52,21 +52,13 @@ impl Peer {
     /// A voting replica.
     #[must_use]
     pub const fn voter(id: PeerId, store: StoreId) -> Self {
-        Self {
-            id,
-            store,
-            role: PeerRole::Voter,
-        }
+        Self { id, store, role: PeerRole::Voter }
     }
 
     /// A replica that only receives.
     #[must_use]
     pub const fn learner(id: PeerId, store: StoreId) -> Self {
-        Self {
-            id,
-            store,
-            role: PeerRole::Learner,
-        }
+        Self { id, store, role: PeerRole::Learner }
     }
 
     /// Whether this and `other` are the same replica, whatever their roles.
@@ -101,10 +93,7 @@ impl Region {
             id,
             start_key: Bytes::new(),
             end_key: Bytes::new(),
-            epoch: Epoch {
-                conf_ver: 0,
-                version: 0,
-            },
+            epoch: Epoch { conf_ver: 0, version: 0 },
             peers: Vec::new(),
         }
     }

@@ -1,3 +1,30 @@
 //! The wire form of the vocabulary, compatible with kvproto.
+//!
+//! Field numbers are kvproto's; what it has no field for has one of our own from number 1000
+//! on, which others skip. Payloads (keys, values, hashes) become slices of the bytes
+//! decoded. All decoding functions here guard themselves, see [`guard`](crate::guard).
+//!
+//! [`record`] holds the forms that go to disk, each with a checksum.
 
+pub(crate) mod codec;
+mod command;
+mod error;
+pub mod record;
 pub(crate) mod region;
+mod response;
+mod snapshot;
+
+use bytes::Bytes;
+
+use crate::DecodeError;
+
+pub use command::{decode_command, encode_command};
+pub use region::{decode_region, encode_region};
+pub use response::{decode_response, encode_response};
+pub use snapshot::{SNAPSHOT_DATA_VERSION, decode_snapshot_data, encode_snapshot_data};
+
+/// Parses a generated message whose payloads stay slices of `bytes`.
+fn parse<M: protobuf::Message>(what: &'static str, bytes: &Bytes) -> Result<M, DecodeError> {
+    M::parse_from_carllerche_bytes(bytes)
+        .map_err(|e| DecodeError::Malformed { what, detail: e.to_string() })
+}
