@@ -9,10 +9,7 @@
 //! header   8  magic "RAFTSNAP"
 //!          4  version, now 1
 //!          4  length n of the body, at most 1 MiB
-//!          n  body: region id 8, term 8, index 8, conf_ver 8, version 8,
-//!             start key (length 4, bytes), end key (length 4, bytes),
-//!             member count 4, then per member: peer id 8, store id 8, role 1
-//!             (0 voter, 1 learner, 2 incoming voter, 3 demoting voter)
+//!          n  body: region id 8, term 8, index 8, region (kvproto's metapb.Region)
 //!          4  checksum
 //!
 //! chunk    1  family: 1 default, 2 lock, 3 write
@@ -37,7 +34,7 @@
 //! snapshot fail at once, and the footer's checksum covers the whole.
 
 use bytes::{Buf, Bytes};
-use raftstore_proto::{Cf, DATA_CFS, Region};
+use raftstore_proto::{Cf, DATA_CFS, DecodeError, Region};
 use transport_traits::{SnapError, SnapReader, SnapWriter};
 
 use crate::{keys, snap::header};
@@ -50,7 +47,7 @@ const VERSION: u32 = 1;
 const PREAMBLE_LEN: usize = 16;
 /// Keys are far shorter and members far fewer; half of it would still do, double it would
 /// only let a damaged length take more memory.
-pub(super) const HEADER_BODY_MAX: usize = 1 << 20;
+const HEADER_BODY_MAX: usize = 1 << 20;
 const CHUNK_HEADER_LEN: usize = 13;
 const FOOTER_REST_LEN: usize = 12;
 const FOOTER_TAG: u8 = u8::MAX;
@@ -122,6 +119,9 @@ pub enum FormatError {
         /// Number of its chunk.
         chunk: u32,
     },
+    /// The header's region cannot be understood.
+    #[error("malformed region in the snapshot's header")]
+    Region(#[from] DecodeError),
     /// Bytes behind the footer.
     #[error("bytes behind the end of the snapshot")]
     Trailing,
@@ -183,11 +183,7 @@ fn family_of_tag(tag: u8) -> Option<usize> {
     (family < DATA_CFS.len()).then_some(family)
 }
 
-pub(super) fn length_u32(
-    length: usize,
-    part: &'static str,
-    max_bytes: usize,
-) -> Result<u32, FormatError> {
+fn length_u32(length: usize, part: &'static str, max_bytes: usize) -> Result<u32, FormatError> {
     u32::try_from(length).ok().filter(|_| length <= max_bytes).ok_or(FormatError::TooLarge {
         part,
         size_bytes: length as u64,

@@ -277,7 +277,7 @@ impl<K: KvEngine, H: Hooks> RegionWorker<K, H> {
             .get(Cf::Raft, &keys::region_state_key(region))
             .map_err(FatalError::engine("reading a region state", Some(region)))?;
         let Some(stored) = stored else { return Ok(false) };
-        let state = record::decode_region_state(&stored)
+        let state = record::decode_region_state(region, &stored)
             .map_err(FatalError::record("reading a region state", Some(region)))?;
         Ok(state.phase == RegionPhase::Applying && state.region.peer(order.peer).is_some())
     }
@@ -331,7 +331,7 @@ impl<K: KvEngine, H: Hooks> RegionWorker<K, H> {
         }
         let region = order.region.id;
         let state = RegionState { phase: RegionPhase::Normal, region: order.region.clone() };
-        let state = record::encode_region_state(&state);
+        let state = record::encode_region_state(region, &state);
         batch.put(Cf::Raft, &keys::region_state_key(region), &state);
         batch.delete(Cf::Raft, &keys::snapshot_raft_state_key(region));
         let doing = "recording an installed snapshot";

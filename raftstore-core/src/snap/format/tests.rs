@@ -119,16 +119,16 @@ fn a_region_without_rows_is_header_and_footer() {
 fn the_layout_is_the_documented_one() {
     let bytes = encode(&[row(Cf::Lock, b"k", b"v")], 100).unwrap();
     let mut expected = b"RAFTSNAP\0\0\0\x01".to_vec();
-    expected.extend_from_slice(&[0, 0, 0, 5 * 8 + 5 + 5 + 4 + 3 * 17]);
-    for number in [7_u64, 3, 12, 4, 9] {
-        expected.extend_from_slice(&number.to_be_bytes());
+    let mut body = Vec::new();
+    for number in [7_u64, 3, 12] {
+        body.extend_from_slice(&number.to_be_bytes());
     }
-    expected.extend_from_slice(b"\0\0\0\x01b\0\0\0\x01m\0\0\0\x03");
-    for (peer, store, role) in [(21_u64, 1_u64, 0), (22, 2, 1), (23, 3, 3)] {
-        expected.extend_from_slice(&peer.to_be_bytes());
-        expected.extend_from_slice(&store.to_be_bytes());
-        expected.push(role);
-    }
+    body.extend_from_slice(b"\x08\x07\x12\x01b\x1a\x01m\x22\x04\x08\x04\x10\x09");
+    body.extend_from_slice(b"\x2a\x04\x08\x15\x10\x01");
+    body.extend_from_slice(b"\x2a\x06\x08\x16\x10\x02\x18\x01");
+    body.extend_from_slice(b"\x2a\x06\x08\x17\x10\x03\x18\x03");
+    expected.extend_from_slice(&u32::try_from(body.len()).unwrap().to_be_bytes());
+    expected.extend_from_slice(&body);
     let mut summed = expected.clone();
     expected.extend_from_slice(&crc32c::crc32c(&summed).to_be_bytes());
 

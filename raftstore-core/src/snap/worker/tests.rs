@@ -69,7 +69,7 @@ impl Bench {
     }
 
     fn put_phase(&self, phase: RegionPhase) {
-        let state = record::encode_region_state(&RegionState { phase, region: region() });
+        let state = record::encode_region_state(REGION, &RegionState { phase, region: region() });
         let mut batch = self.kv.write_batch();
         batch.put(Cf::Raft, &keys::region_state_key(REGION), &state);
         self.write(batch);
@@ -77,7 +77,7 @@ impl Bench {
 
     fn phase(&self) -> RegionPhase {
         let state = self.kv.get(Cf::Raft, &keys::region_state_key(REGION)).unwrap().unwrap();
-        record::decode_region_state(&state).unwrap().phase
+        record::decode_region_state(REGION, &state).unwrap().phase
     }
 
     fn receive(&self, region: Region, rows: &[&[u8]]) {
