@@ -76,8 +76,9 @@ fn run(disk: &MemDisk, steps: u32) -> (Vec<Rows>, usize, bool) {
 }
 
 fn check(disk: &MemDisk, states: &[Rows], synced: usize, at: &str) {
-    let engine = RedbEngine::open_with_backend(disk.backend(), &options())
-        .unwrap_or_else(|error| panic!("{at}: does not open again: {error}"));
+    let opened = RedbEngine::open_with_backend(disk.backend(), &options());
+    assert!(opened.is_ok(), "{at}: does not open again: {:?}", opened.err());
+    let engine = opened.unwrap();
     let found = rows(&engine);
     let kept = states[synced..].iter().position(|state| *state == found);
     assert!(kept.is_some(), "{at}: no prefix at or after the last synced write");
