@@ -1,6 +1,13 @@
 //! The data engine's suite: shorthand for its cases, and the runs over them.
 
+mod batches;
+mod cursors;
+mod durability;
+mod model;
 mod reads;
+mod snapshots;
+
+pub(super) use model::over_seeds;
 
 use bytes::Bytes;
 use raftstore_proto::Cf;

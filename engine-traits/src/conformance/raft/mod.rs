@@ -1,6 +1,9 @@
 //! The log engine's suite: shorthand for its cases, and the runs over them.
 
+mod log_durability;
+mod log_model;
 mod log_reads;
+mod log_writes;
 
 use raftstore_proto::{Entry, HardState, LocalState, PeerId, RegionId};
 
