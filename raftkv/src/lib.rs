@@ -1,1 +1,5 @@
-//! Placeholder.
+//! Scratch.
+#![forbid(unsafe_code)]
+mod client;
+mod input;
+mod manifest;

@@ -1,0 +1,407 @@
+//! A client of the cluster: finds the leader of a key's region, keeps many requests in
+//! flight, and tries again on every answer that says so until a deadline.
+//!
+//! One thread owns a [`Client`] and calls [`Client::submit`] and [`Client::next`] in turn.
+//! An attempt is followed by another only once it was answered, so that attempts of one
+//! request never overtake each other; two requests in flight may.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Bound,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use pd_client::RegionRoute;
+use raftstore_proto::{
+    Body, Cf, Command, Header, Operation, OperationResponse, Peer, PeerRole, Region, RegionError,
+    Response, ResponseBody, StoreId,
+};
+
+/// Takes the answer to a command, on any thread.
+pub(crate) type Answer = Box<dyn FnOnce(Response) + Send>;
+
+/// What a client needs of a cluster.
+pub(crate) trait Stores {
+    /// Hands a command to a store. `answer` is called exactly once; a store that is not
+    /// there answers [`RegionError::Stopping`].
+    fn send(&self, store: StoreId, command: Command, answer: Answer);
+
+    /// The region that holds `key`, as far as PD knows.
+    fn locate(&self, key: &Bytes) -> Option<RegionRoute>;
+}
+
+/// Names a request for the caller.
+pub(crate) type Ticket = u64;
+
+/// What is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Request {
+    /// Store a value.
+    Put {
+        /// The key.
+        key: Bytes,
+        /// The value.
+        value: Bytes,
+    },
+    /// Read a value.
+    Get {
+        /// The key.
+        key: Bytes,
+        /// Ask a quorum, even where the lease would do.
+        read_quorum: bool,
+    },
+}
+
+impl Request {
+    const fn key(&self) -> &Bytes {
+        match self {
+            Self::Put { key, .. } | Self::Get { key, .. } => key,
+        }
+    }
+
+    fn operation(&self) -> Operation {
+        match self {
+            Self::Put { key, value } => {
+                Operation::Put { cf: Cf::Default, key: key.clone(), value: value.clone() }
+            }
+            Self::Get { key, .. } => Operation::Get { cf: Cf::Default, key: key.clone() },
+        }
+    }
+}
+
+/// Why a request was given up.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ClientError {
+    /// Trying again would not help.
+    #[error("refused: {0}")]
+    Refused(RegionError),
+    /// No final answer before the deadline.
+    #[error("no success within {} s, last answer: {last}", waited.as_secs())]
+    TimedOut {
+        /// How long it was tried.
+        waited: Duration,
+        /// The last answer, in words.
+        last: String,
+    },
+    /// An answer that does not fit the question.
+    #[error("the answer does not fit the request")]
+    Mismatch,
+}
+
+/// A request that has ended.
+#[derive(Debug)]
+pub(crate) struct Done {
+    /// Which.
+    pub(crate) ticket: Ticket,
+    /// From its submission to its last answer.
+    pub(crate) latency: Duration,
+    /// How often it was sent.
+    pub(crate) attempts: u32,
+    /// The value read, if any; always `None` for writes.
+    pub(crate) result: Result<Option<Bytes>, ClientError>,
+}
+
+struct Pending {
+    ticket: Ticket,
+    request: Request,
+    submitted: Instant,
+    attempts: u32,
+    last: Option<RegionError>,
+}
+
+/// What is remembered of the key space.
+#[derive(Default)]
+struct Routes(BTreeMap<Bytes, Route>);
+
+struct Route {
+    region: Region,
+    /// Who to ask, as a position among the region's peers.
+    ask: usize,
+}
+
+impl Route {
+    fn new(region: Region, leader: Option<&Peer>) -> Self {
+        let mut this = Self { region, ask: 0 };
+        let known = leader.is_some_and(|leader| this.point_at(leader));
+        if !known && !this.can_lead() {
+            this.rotate();
+        }
+        this
+    }
+
+    fn point_at(&mut self, leader: &Peer) -> bool {
+        let at = self.region.peers.iter().position(|peer| peer.is_same_replica(leader));
+        self.ask = at.unwrap_or(self.ask);
+        at.is_some()
+    }
+
+    fn peer(&self) -> Option<Peer> {
+        self.region.peers.get(self.ask).copied()
+    }
+
+    fn can_lead(&self) -> bool {
+        self.peer().is_some_and(|peer| peer.role != PeerRole::Learner)
+    }
+
+    /// Goes on to the next peer that may lead.
+    fn rotate(&mut self) {
+        for _ in 0..self.region.peers.len() {
+            self.ask = (self.ask + 1) % self.region.peers.len();
+            if self.can_lead() {
+                return;
+            }
+        }
+    }
+}
+
+impl Routes {
+    fn of(&mut self, key: &[u8]) -> Option<&mut Route> {
+        let upto = (Bound::Unbounded, Bound::Included(key));
+        let (_, route) = self.0.range_mut::<[u8], _>(upto).next_back()?;
+        route.region.contains(key).then_some(route)
+    }
+
+    /// Enters a region in the place of all that share a key with it.
+    fn learn(&mut self, region: Region, leader: Option<&Peer>) {
+        self.0.retain(|_, known| !known.region.overlaps(&region));
+        self.0.insert(region.start_key.clone(), Route::new(region, leader));
+    }
+
+    fn forget(&mut self, key: &[u8]) {
+        if let Some(start) = self.of(key).map(|route| route.region.start_key.clone()) {
+            self.0.remove(&start);
+        }
+    }
+}
+
+/// What to do about an answer.
+enum Next {
+    /// Send again, at once or after a while.
+    Again(Duration),
+    /// It is over.
+    Over(Result<Option<Bytes>, ClientError>),
+}
+
+/// A client.
+pub(crate) struct Client<'a, S> {
+    stores: &'a S,
+    routes: Routes,
+    /// Requests by the number of their current attempt.
+    pending: BTreeMap<u64, Pending>,
+    /// Attempts that wait for their moment.
+    waiting: BTreeSet<(Instant, u64)>,
+    next_attempt: u64,
+    sender: Sender<(u64, Response)>,
+    answers: Receiver<(u64, Response)>,
+    deadline: Duration,
+}
+
+/// Wait after an answer that only says "not now".
+const BACKOFF: Duration = Duration::from_millis(10);
+
+/// Longest wait between two attempts.
+const BACKOFF_MAX: Duration = Duration::from_millis(200);
+
+impl<'a, S: Stores> Client<'a, S> {
+    /// A client that gives each request so much time.
+    pub(crate) fn new(stores: &'a S, deadline: Duration) -> Self {
+        let (sender, answers) = crossbeam_channel::unbounded();
+        Self {
+            stores,
+            routes: Routes::default(),
+            pending: BTreeMap::new(),
+            waiting: BTreeSet::new(),
+            next_attempt: 0,
+            sender,
+            answers,
+            deadline,
+        }
+    }
+
+    /// Requests that have not ended.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// Sends a request.
+    pub(crate) fn submit(&mut self, ticket: Ticket, request: Request) {
+        let submitted = Instant::now();
+        self.attempt(Pending { ticket, request, submitted, attempts: 0, last: None });
+    }
+
+    /// Waits until a request has ended, `timeout` at most.
+    pub(crate) fn next(&mut self, timeout: Duration) -> Option<Done> {
+        let until = Instant::now() + timeout;
+        loop {
+            let now = Instant::now();
+            while let Some(&(at, number)) = self.waiting.first()
+                && at <= now
+            {
+                self.waiting.pop_first();
+                if let Some(pending) = self.pending.remove(&number) {
+                    self.attempt(pending);
+                }
+            }
+            if let Some(done) = self.give_up(now) {
+                return Some(done);
+            }
+            let wake = self.waiting.first().map_or(until, |(at, _)| until.min(*at));
+            // Deadlines are looked at now and then; being late by this does not matter.
+            let wake = wake.min(now + Duration::from_millis(500));
+            match self.answers.recv_timeout(wake.saturating_duration_since(now)) {
+                Ok((number, response)) => {
+                    if let Some(done) = self.take(number, response) {
+                        return Some(done);
+                    }
+                }
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
+            }
+            if Instant::now() >= until && self.answers.is_empty() {
+                return None;
+            }
+        }
+    }
+
+    fn attempt(&mut self, mut pending: Pending) {
+        self.next_attempt += 1;
+        let number = self.next_attempt;
+        pending.attempts += 1;
+        let key = pending.request.key();
+        if self.routes.of(key).is_none()
+            && let Some(found) = self.stores.locate(key)
+        {
+            self.routes.learn(found.region, found.leader.as_ref());
+        }
+        let target = self.routes.of(key).and_then(|route| {
+            let peer = route.peer()?;
+            Some((peer, route.region.id, route.region.epoch))
+        });
+        let Some((peer, region, epoch)) = target else {
+            self.waiting.insert((Instant::now() + BACKOFF, number));
+            self.pending.insert(number, pending);
+            return;
+        };
+        let read_quorum = matches!(pending.request, Request::Get { read_quorum: true, .. });
+        let command = Command {
+            header: Header { region, peer, epoch: Some(epoch), term: 0, read_quorum },
+            body: Body::Operations(vec![pending.request.operation()]),
+        };
+        self.pending.insert(number, pending);
+        let sender = self.sender.clone();
+        // The client may be gone by then, and with it the interest in the answer.
+        let answer = move |response| drop(sender.send((number, response)));
+        self.stores.send(peer.store, command, Box::new(answer));
+    }
+
+    /// Takes in the answer to an attempt.
+    fn take(&mut self, number: u64, response: Response) -> Option<Done> {
+        let mut pending = self.pending.remove(&number)?;
+        let next = match response.body {
+            Ok(body) => Next::Over(value_of(body, &pending.request)),
+            Err(error) => {
+                let next = self.after(&error, &pending);
+                pending.last = Some(error);
+                next
+            }
+        };
+        match next {
+            Next::Over(result) => Some(finish(pending, result)),
+            Next::Again(Duration::ZERO) => {
+                self.attempt(pending);
+                None
+            }
+            Next::Again(wait) => {
+                self.waiting.insert((Instant::now() + wait, number));
+                self.pending.insert(number, pending);
+                None
+            }
+        }
+    }
+
+    /// What an error asks for, and what it tells about routes.
+    fn after(&mut self, error: &RegionError, pending: &Pending) -> Next {
+        let key = pending.request.key();
+        let slower = BACKOFF.saturating_mul(pending.attempts).min(BACKOFF_MAX);
+        match error {
+            RegionError::NotLeader { leader, .. } => {
+                let route = self.routes.of(key);
+                let known = match (route, leader) {
+                    (Some(route), Some(leader)) => route.point_at(leader),
+                    (Some(route), None) => {
+                        route.rotate();
+                        true
+                    }
+                    (None, _) => true,
+                };
+                if !known {
+                    self.routes.forget(key);
+                }
+                // Two stores may each name the other for a moment.
+                let at_once = leader.is_some() && pending.attempts < 3;
+                Next::Again(if at_once { Duration::ZERO } else { slower })
+            }
+            RegionError::EpochNotMatch { current } => {
+                let ask = self.routes.of(key).and_then(|route| route.peer());
+                self.routes.forget(key);
+                for region in current {
+                    self.routes.learn(region.clone(), ask.as_ref());
+                }
+                Next::Again(if pending.attempts < 3 { Duration::ZERO } else { slower })
+            }
+            RegionError::RegionNotFound { .. }
+            | RegionError::KeyNotInRegion { .. }
+            | RegionError::StoreNotMatch { .. }
+            | RegionError::PeerNotMatch { .. } => {
+                self.routes.forget(key);
+                Next::Again(slower)
+            }
+            RegionError::Stopping | RegionError::RegionNotInitialized { .. } => {
+                if let Some(route) = self.routes.of(key) {
+                    route.rotate();
+                }
+                Next::Again(slower)
+            }
+            RegionError::ServerIsBusy { backoff_ms, .. } => {
+                Next::Again(Duration::from_millis(*backoff_ms).clamp(BACKOFF, BACKOFF_MAX))
+            }
+            RegionError::StaleCommand
+            | RegionError::NotReady
+            | RegionError::ReadNotReady
+            | RegionError::ConfChangePending => Next::Again(slower),
+            other => Next::Over(Err(ClientError::Refused(other.clone()))),
+        }
+    }
+
+    /// Ends a request whose time is up. Requests keep their order of submission well enough
+    /// for looking at the oldest attempt only.
+    fn give_up(&mut self, now: Instant) -> Option<Done> {
+        let (&number, oldest) = self.pending.first_key_value()?;
+        let waited = now.saturating_duration_since(oldest.submitted);
+        if waited < self.deadline {
+            return None;
+        }
+        let pending = self.pending.remove(&number)?;
+        self.waiting.retain(|(_, waiting)| *waiting != number);
+        let last = pending.last.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string);
+        Some(finish(pending, Err(ClientError::TimedOut { waited, last })))
+    }
+}
+
+fn finish(pending: Pending, result: Result<Option<Bytes>, ClientError>) -> Done {
+    let latency = pending.submitted.elapsed();
+    Done { ticket: pending.ticket, latency, attempts: pending.attempts, result }
+}
+
+fn value_of(body: ResponseBody, request: &Request) -> Result<Option<Bytes>, ClientError> {
+    let ResponseBody::Operations(mut answers) = body else { return Err(ClientError::Mismatch) };
+    match (answers.pop(), request) {
+        (Some(OperationResponse::Get(value)), Request::Get { .. }) => Ok(value),
+        (Some(OperationResponse::Put), Request::Put { .. }) => Ok(None),
+        _ => Err(ClientError::Mismatch),
+    }
+}
+
+#[cfg(test)]
+mod tests;
