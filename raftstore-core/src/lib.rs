@@ -21,6 +21,7 @@
 #![forbid(unsafe_code)]
 
 pub mod apply;
+mod command;
 mod config;
 mod context;
 mod error;

@@ -1,0 +1,68 @@
+//! Counters of one lane, as plain fields. A runtime exports them.
+
+use std::collections::BTreeMap;
+
+use crate::Dropped;
+
+/// What a lane has done since it was opened.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StoreMetrics {
+    /// Rounds with something to write.
+    pub rounds: u64,
+    /// Rounds that had to be durable before their proof.
+    pub synced_rounds: u64,
+    /// Entries given to the raft log.
+    pub appended_entries: u64,
+    /// Messages given to the transport.
+    pub sent_messages: u64,
+    /// Messages taken in.
+    pub received_messages: u64,
+    /// Messages not acted on, by reason.
+    pub dropped: BTreeMap<Dropped, u64>,
+    /// Proposals accepted into a log.
+    pub proposals: u64,
+    /// Reads served under the lease.
+    pub lease_reads: u64,
+    /// Reads that asked a quorum.
+    pub index_reads: u64,
+    /// Times a peer of this lane became leader.
+    pub elections_won: u64,
+    /// Times a peer of this lane asked for votes.
+    pub campaigns: u64,
+    /// Region snapshots asked to be built.
+    pub snapshots_asked: u64,
+    /// Region snapshots handed to the transport.
+    pub snapshots_sent: u64,
+    /// Region snapshots taken in.
+    pub snapshots_accepted: u64,
+    /// Region snapshots installed.
+    pub snapshots_installed: u64,
+    /// Raft-side writes that waited for a KV number.
+    pub parked_writes: u64,
+    /// Peers created from a message.
+    pub peers_created: u64,
+    /// Peers destroyed.
+    pub peers_destroyed: u64,
+    /// Membership changes applied.
+    pub conf_changes: u64,
+    /// Log cuts applied.
+    pub log_cuts: u64,
+    /// Leader transfers set in motion.
+    pub transfers: u64,
+    /// Proofs held back because an index was on its way twice (R35).
+    pub withheld_proofs: u64,
+    /// Replicas taken out of service by a failed checksum.
+    pub quarantined: u64,
+    /// Peers visited by ticks.
+    pub ticked_peers: u64,
+    /// Bytes of keys and values applied.
+    pub applied_bytes: u64,
+    /// Keys applied.
+    pub applied_keys: u64,
+}
+
+impl StoreMetrics {
+    pub(crate) fn count_dropped(&mut self, reason: Dropped) {
+        *self.dropped.entry(reason).or_default() += 1;
+    }
+}

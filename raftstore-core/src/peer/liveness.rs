@@ -1,0 +1,69 @@
+//! Who is alive: what a leader reports to PD, and when a peer suspects that it was left
+//! behind.
+
+use engine_traits::{KvEngine, RaftEngine};
+use pd_client::{PeerDown, RegionHeartbeat};
+
+use super::Peer;
+use crate::{PdRequest, context::Context, hooks::Hooks};
+
+impl<R: RaftEngine> Peer<R> {
+    /// A leader's report. Flow figures are those since the last report.
+    pub(crate) fn heartbeat<K: KvEngine, H: Hooks>(
+        &mut self,
+        ctx: &Context<K, R, H>,
+    ) -> RegionHeartbeat {
+        let down_after = ctx.config.max_peer_down_duration;
+        let others = || self.region.peers.iter().filter(|peer| peer.id != self.replica.id);
+        let down_peers = others()
+            .filter_map(|peer| {
+                let silent = ctx.now.since(*self.heard.get(&peer.id)?);
+                (silent >= down_after)
+                    .then_some(PeerDown { peer: *peer, down_seconds: silent.as_secs() })
+            })
+            .collect();
+        let truncated = self.group.storage().truncated.index;
+        let behind: Vec<u64> = self
+            .group
+            .progress()
+            .filter(|(_, progress)| progress.matched < truncated || progress.in_snapshot)
+            .map(|(id, _)| id)
+            .collect();
+        let pending_peers =
+            others().filter(|peer| behind.contains(&peer.id.get())).copied().collect();
+        let (written_bytes, written_keys) = std::mem::take(&mut self.written);
+        RegionHeartbeat {
+            region: self.region().clone(),
+            leader: self.replica,
+            term: self.term(),
+            down_peers,
+            pending_peers,
+            written_bytes,
+            written_keys,
+            approximate_size: u64::try_from(self.size_hint).unwrap_or(0),
+        }
+    }
+
+    /// Asks PD whether this peer still belongs to the region once it has missed a leader
+    /// for too long (9.1). A sole voter misses nobody.
+    pub(crate) fn check_stale<K: KvEngine, H: Hooks>(&mut self, ctx: &mut Context<K, R, H>) {
+        if self.is_leader() {
+            self.leader_missing_since = None;
+            return;
+        }
+        let Some(since) = self.leader_missing_since else {
+            // An uninitialised peer hears a leader but cannot follow it.
+            if self.group.leader() == 0 || !self.is_initialized() {
+                self.leader_missing_since = Some(ctx.now);
+            }
+            return;
+        };
+        if ctx.now.since(since) >= ctx.config.max_leader_missing_duration {
+            self.leader_missing_since = Some(ctx.now);
+            ctx.effects.pd.push(PdRequest::ValidatePeer {
+                region: self.region_id(),
+                peer: self.replica.id,
+            });
+        }
+    }
+}

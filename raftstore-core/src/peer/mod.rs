@@ -1,0 +1,437 @@
+//! One replica of one region on this store: raft, the reads and proposals that wait for
+//! it, and how far its data has come.
+
+mod collect;
+mod entry_cache;
+mod lease;
+mod liveness;
+mod log_drain;
+pub(crate) mod membership;
+mod propose;
+mod raft_group;
+mod read;
+mod reads;
+mod snapshot;
+mod storage;
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
+
+use engine_traits::{KvEngine, RaftEngine};
+use raft::eraftpb::{Message, MessageType};
+use raftstore_proto::{
+    ApplyState, LocalState, Peer as Replica, PeerId, RaftMessage, Region, RegionError, RegionId,
+};
+
+pub(crate) use log_drain::TracingDrain;
+pub(crate) use collect::Round;
+pub(crate) use snapshot::{Intake, IntakeStage};
+
+use self::{
+    lease::Lease, membership::Member, raft_group::RaftGroup, reads::ReadQueue,
+    storage::PeerStorage,
+};
+use crate::{
+    FatalError, MonoTime,
+    apply::Proposal,
+    context::Context,
+    hooks::{Bug, Hooks},
+    read::{View, ViewState},
+};
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Peer<R: RaftEngine> {
+    /// Range and members as of the last entry whose result was taken in.
+    region: Arc<Region>,
+    /// This replica.
+    pub(crate) replica: Replica,
+    /// Number of this RawNode, unique in the store (R20).
+    pub(crate) incarnation: u64,
+    pub(crate) group: RaftGroup<R>,
+    /// Being removed: takes part in nothing.
+    pub(crate) going_away: bool,
+    /// A record of it failed its checksum: it neither votes nor serves (D15).
+    pub(crate) quarantined: bool,
+    /// The snapshot it is taking in.
+    pub(crate) intake: Option<Intake>,
+    /// What the data contains.
+    ///
+    /// Invariant: `applied.applied <= last_applying <= raft's commit index`.
+    pub(crate) applied: ApplyState,
+    /// Last entry given to apply.
+    pub(crate) last_applying: u64,
+    /// Payload bytes of what apply holds: (last index of a run, bytes).
+    applying: VecDeque<(u64, u64)>,
+    /// An Applier of this incarnation exists, or will by the tasks already given out.
+    pub(crate) has_applier: bool,
+    /// Role, term and leader when the peer was last looked at.
+    seen: Seen,
+    lease: Lease,
+    reads: ReadQueue,
+    next_read: u64,
+    /// Proposals not yet given to apply, ascending by index.
+    proposals: VecDeque<Proposal>,
+    /// When proposals of this term were made, to renew the lease: (index, when).
+    proposed_at: VecDeque<(u64, MonoTime)>,
+    view: Arc<View>,
+    view_generation: u64,
+    view_is_open: bool,
+    /// When a leader last heard from its members.
+    pub(crate) heard: BTreeMap<PeerId, MonoTime>,
+    /// Senders that the region may not list yet.
+    known: BTreeMap<PeerId, Replica>,
+    /// Since when this peer misses a leader.
+    pub(crate) leader_missing_since: Option<MonoTime>,
+    /// Cut of the log whose entries still lie in the engine: (first index to keep, KV
+    /// number of the apply state that says so).
+    pub(crate) removal: Option<(u64, u64)>,
+    /// Entries below this index were removed from the engine.
+    pub(crate) stored_first: u64,
+    /// Rough bytes of log since the last cut.
+    pub(crate) log_bytes: u64,
+    /// The commit index has moved since the raft state was last written.
+    hard_state_dirty: bool,
+    /// When the last membership change was applied.
+    conf_changed_at: Option<MonoTime>,
+    /// Bytes and keys written since the last heartbeat to PD.
+    pub(crate) written: (u64, u64),
+    /// Rough size of the data, by what was written and deleted; 0 at start.
+    pub(crate) size_hint: i64,
+}
+
+/// See [`Peer::seen`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Seen {
+    is_leader: bool,
+    term: u64,
+    leader: u64,
+}
+
+/// What a new peer starts from.
+#[derive(Debug)]
+pub(crate) struct Birth {
+    pub(crate) region: Region,
+    pub(crate) replica: Replica,
+    pub(crate) local: LocalState,
+    pub(crate) applied: ApplyState,
+    pub(crate) last_term: u64,
+}
+
+impl<R: RaftEngine> Peer<R> {
+    pub(crate) fn new<K: KvEngine, H: Hooks>(
+        ctx: &mut Context<K, R, H>,
+        birth: Birth,
+    ) -> Result<Self, FatalError> {
+        let Birth { region, replica, local, applied, last_term } = birth;
+        let storage =
+            PeerStorage::new(ctx.raft.clone(), &region, &local, applied.truncated, last_term);
+        let group = RaftGroup::new(
+            &ctx.config,
+            storage,
+            region.id,
+            replica.id,
+            applied.applied,
+            &ctx.logger,
+        )?;
+        let mut max_lease = ctx.config.raft_store_max_leader_lease;
+        if ctx.hooks.planted(Bug::LeaseTooLong) {
+            max_lease *= 3;
+        }
+        Ok(Self {
+            view: ctx.views.open(region.id),
+            region: Arc::new(region),
+            replica,
+            incarnation: ctx.meta.next_incarnation(),
+            last_applying: applied.applied,
+            applying: VecDeque::new(),
+            group,
+            going_away: false,
+            quarantined: false,
+            intake: None,
+            applied,
+            has_applier: false,
+            seen: Seen::default(),
+            lease: Lease::new(max_lease),
+            reads: ReadQueue::default(),
+            next_read: 1,
+            proposals: VecDeque::new(),
+            proposed_at: VecDeque::new(),
+            view_generation: 0,
+            view_is_open: false,
+            heard: BTreeMap::new(),
+            known: BTreeMap::new(),
+            leader_missing_since: Some(ctx.now),
+            removal: None,
+            stored_first: applied.truncated.index + 1,
+            log_bytes: 0,
+            hard_state_dirty: false,
+            conf_changed_at: None,
+            written: (0, 0),
+            size_hint: 0,
+        })
+    }
+
+    pub(crate) fn region(&self) -> &Region {
+        &self.region
+    }
+
+    pub(crate) fn region_id(&self) -> RegionId {
+        self.region.id
+    }
+
+    pub(crate) fn is_initialized(&self) -> bool {
+        self.region.is_initialized()
+    }
+
+    pub(crate) fn is_leader(&self) -> bool {
+        self.group.is_leader()
+    }
+
+    pub(crate) fn term(&self) -> u64 {
+        self.group.term()
+    }
+
+    /// The leader, if it is known and can be named.
+    pub(crate) fn leader(&self) -> Option<Replica> {
+        PeerId::new(self.group.leader()).and_then(|id| self.replica_of(id))
+    }
+
+    /// Whether raft may be ticked or campaign: no snapshot is being taken in.
+    pub(crate) fn is_active(&self) -> bool {
+        !self.going_away && !self.quarantined && self.intake.is_none()
+    }
+
+    /// Whether everything given to apply has come back.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.last_applying == self.applied.applied
+    }
+
+    /// Whether the leader has applied an entry of its own term.
+    pub(crate) fn applied_own_term(&self) -> bool {
+        self.applied.applied_term == self.term()
+    }
+
+    pub(crate) fn not_leader(&self) -> RegionError {
+        let leader = self.leader().filter(|leader| leader.id != self.replica.id);
+        RegionError::NotLeader { region: self.region_id(), leader }
+    }
+
+    /// Replaces the region after a change that was applied. The view goes first (H41).
+    pub(crate) fn set_region(&mut self, region: Region) {
+        self.withdraw_view();
+        if let Some(own) = region.peer(self.replica.id) {
+            self.replica = *own;
+        }
+        self.region = Arc::new(region);
+    }
+
+    /// Notes who sent a message, so that answers find it before the region lists it.
+    pub(crate) fn note_sender(&mut self, sender: Replica, now: MonoTime) {
+        if self.region.peer(sender.id).is_none() {
+            self.known.insert(sender.id, sender);
+        }
+        if self.is_leader() {
+            self.heard.insert(sender.id, now);
+        }
+    }
+
+    pub(crate) fn forget_member(&mut self, id: PeerId) {
+        self.heard.remove(&id);
+        self.known.remove(&id);
+    }
+
+    pub(crate) fn replica_of(&self, id: PeerId) -> Option<Replica> {
+        self.region.peer(id).or_else(|| self.known.get(&id)).copied()
+    }
+
+    /// What this leader knows of its members.
+    pub(crate) fn members(&self, now: MonoTime, heard_within: std::time::Duration) -> Vec<Member> {
+        let (voters, _) = self.group.members();
+        let mut members: Vec<Member> = self
+            .group
+            .progress()
+            .filter_map(|(id, progress)| {
+                let peer = PeerId::new(id)?;
+                let heard = self.heard.get(&peer).is_some_and(|at| now.since(*at) < heard_within);
+                Some(Member {
+                    id: peer,
+                    voter: voters.binary_search(&id).is_ok(),
+                    matched: progress.matched,
+                    in_snapshot: progress.in_snapshot,
+                    heard: heard || peer == self.replica.id,
+                })
+            })
+            .collect();
+        members.sort_by_key(|member| member.id);
+        members
+    }
+
+    /// Takes note of a change of role, term or leader. To be called after anything that may
+    /// have changed them, before anything else looks at lease, reads or view.
+    pub(crate) fn sync_role<K: KvEngine, H: Hooks>(&mut self, ctx: &mut Context<K, R, H>) {
+        let seen =
+            Seen { is_leader: self.is_leader(), term: self.term(), leader: self.group.leader() };
+        if seen == self.seen {
+            return;
+        }
+        let before = std::mem::replace(&mut self.seen, seen);
+        if (before.is_leader, before.term) != (seen.is_leader, seen.term) {
+            self.withdraw_view();
+            self.lease.reset();
+            self.proposed_at.clear();
+            self.heard.clear();
+            if seen.is_leader {
+                self.become_leader(ctx);
+            }
+        }
+        // raft has forgotten the questions it had asked (H40).
+        let term = self.term();
+        for (reply, _) in self.reads.take_unconfirmed() {
+            ctx.refuse(reply, term, RegionError::StaleCommand);
+        }
+        if seen.leader != 0 && self.is_initialized() {
+            self.leader_missing_since = None;
+        } else if self.leader_missing_since.is_none() {
+            self.leader_missing_since = Some(ctx.now);
+        }
+    }
+
+    fn become_leader<K: KvEngine, H: Hooks>(&mut self, ctx: &mut Context<K, R, H>) {
+        ctx.metrics.elections_won += 1;
+        // Down detection starts from here, neither early nor late (H76).
+        let others = self.region.peers.iter().filter(|peer| peer.id != self.replica.id);
+        self.heard = others.map(|peer| (peer.id, ctx.now)).collect();
+        // Harmless before the first own entry is applied: lease reads need that too.
+        self.renew_lease(ctx.now);
+        ctx.effects.pd.push(crate::PdRequest::RegionHeartbeat(self.heartbeat(ctx)));
+    }
+
+    /// Renews the lease from messages that left at `sent` and were confirmed.
+    fn renew_lease(&mut self, sent: MonoTime) {
+        self.lease.renew(sent);
+        if self.view_is_open
+            && let Some(bound) = self.lease.bound()
+        {
+            self.view.extend(bound);
+        }
+    }
+
+    /// Publishes what readers on other threads may rely on, if anything.
+    pub(crate) fn publish_view(&mut self) {
+        if self.view_is_open || !self.is_leader() || !self.applied_own_term() || !self.is_active() {
+            return;
+        }
+        let Some(lease_until) = self.lease.bound() else {
+            return;
+        };
+        self.view_generation += 1;
+        self.view_is_open = true;
+        self.view.publish(ViewState {
+            generation: self.view_generation,
+            region: Arc::clone(&self.region),
+            peer: self.replica,
+            term: self.term(),
+            lease_until,
+        });
+    }
+
+    pub(crate) fn withdraw_view(&mut self) {
+        if self.view_is_open {
+            self.view.withdraw();
+            self.view_is_open = false;
+        }
+    }
+
+    /// Takes the view down for good.
+    pub(crate) fn close_view<K, H>(&mut self, ctx: &Context<K, R, H>) {
+        self.view_is_open = false;
+        ctx.views.close(self.region_id(), &self.view);
+    }
+
+    /// Puts raft's messages into their envelopes and hands them out.
+    pub(crate) fn send<K: KvEngine, H: Hooks>(
+        &mut self,
+        ctx: &mut Context<K, R, H>,
+        messages: Vec<Message>,
+    ) {
+        for message in messages {
+            let kind = message.get_msg_type();
+            if kind == MessageType::MsgAppend
+                && let Some(first) = message.entries.first()
+            {
+                assert_eq!(first.index, message.index + 1, "append with a hole (R38)");
+            }
+            if kind == MessageType::MsgTimeoutNow {
+                self.withdraw_view();
+                self.lease.suspend();
+            }
+            let Some(to) = PeerId::new(message.to).and_then(|id| self.replica_of(id)) else {
+                // Only this message is lost, not those behind it (6.9).
+                tracing::debug!(region = %self.region_id(), to = message.to, "unknown target");
+                continue;
+            };
+            let first_contact = matches!(
+                kind,
+                MessageType::MsgRequestVote | MessageType::MsgRequestPreVote
+            ) || (kind == MessageType::MsgHeartbeat && message.commit == 0);
+            if kind == MessageType::MsgSnapshot {
+                ctx.metrics.snapshots_sent += 1;
+            }
+            let mut envelope =
+                RaftMessage::new(self.region_id(), self.replica, to, self.region.epoch, message);
+            if first_contact && self.is_initialized() {
+                envelope = envelope
+                    .with_range(self.region.start_key.clone(), self.region.end_key.clone());
+            }
+            ctx.metrics.sent_messages += 1;
+            ctx.effects.messages.push(envelope);
+        }
+    }
+
+    /// One tick of raft.
+    pub(crate) fn tick<K: KvEngine, H: Hooks>(&mut self, ctx: &mut Context<K, R, H>) {
+        let was_asking = self.group.is_candidate();
+        if self.group.tick() {
+            ctx.mark(self.region_id());
+        }
+        if !was_asking && self.group.is_candidate() {
+            ctx.metrics.campaigns += 1;
+        }
+        self.sync_role(ctx);
+    }
+
+    /// Gives back the budget of entries that apply holds no more.
+    pub(crate) fn release_backlog<K, H>(&mut self, ctx: &mut Context<K, R, H>, applied: u64) {
+        while let Some((last, bytes)) = self.applying.front().copied()
+            && last <= applied
+        {
+            self.applying.pop_front();
+            ctx.apply_backlog_bytes = ctx.apply_backlog_bytes.saturating_sub(bytes);
+        }
+    }
+
+    /// Answers everybody who waits, except for what apply has been told of.
+    pub(crate) fn answer_all<K: KvEngine, H: Hooks>(
+        &mut self,
+        ctx: &mut Context<K, R, H>,
+        error: &RegionError,
+    ) {
+        let term = self.term();
+        let proposals = std::mem::take(&mut self.proposals).into_iter().map(|p| p.reply);
+        let reads = self.reads.take_all().into_iter().map(|(reply, _)| reply);
+        for reply in proposals.chain(reads) {
+            ctx.refuse(reply, term, error.clone());
+        }
+    }
+}
+
+impl<R: RaftEngine> Peer<R> {
+    /// Whether a stepped snapshot has to wait for writes on their way or for apply.
+    pub(crate) fn waits_with_snapshot(&self) -> bool {
+        self.group.pending_snapshot().is_some()
+            && (self.group.has_in_flight() || !self.is_drained())
+    }
+}

@@ -1,0 +1,597 @@
+//! The only file that names `RawNode`: raft behind the guards it needs when its writes are
+//! pipelined.
+//!
+//! Several readies of one node may be on their way to the disk. Each is reported to raft
+//! when its round's proof comes, in order, and only then are its late messages released
+//! (R22, R33). Three rules hold back more: a leader's messages wait while its term and
+//! vote are not durable (R34); all proofs wait while an index is on its way twice (R35);
+//! nothing is ticked or fetched while a snapshot is being taken in (R9, W7).
+
+use std::collections::VecDeque;
+
+use engine_traits::RaftEngine;
+use protobuf::Message as _;
+use raft::{
+    Error as RaftError, RawNode, ReadState, SnapshotStatus, StateRole,
+    eraftpb::{ConfChange, Message, MessageType, Snapshot},
+};
+use raftstore_proto::{
+    ChangeKind, Entry, EntryFlags, HardState, PeerChange, PeerId, Region, RegionError, RegionId,
+    Truncated,
+};
+
+use super::storage::PeerStorage;
+use crate::{Config, FatalError};
+
+/// A ready on its way to the disk.
+#[derive(Debug)]
+struct InFlight {
+    number: u64,
+    /// The round that writes it; `None` while its write is parked (W6).
+    round: Option<u64>,
+    durable: bool,
+    first_index: Option<u64>,
+    last_index: Option<u64>,
+    term: u64,
+    vote: u64,
+    late: Vec<Message>,
+}
+
+/// What one ready asks for.
+#[derive(Debug)]
+pub(crate) struct Collected {
+    /// Entries to append. They replace what is stored from their first index on.
+    pub(crate) entries: Vec<Entry>,
+    /// A snapshot to take in.
+    pub(crate) snapshot: Option<Snapshot>,
+    /// Whether entries, a snapshot, a term or a vote must be made durable.
+    pub(crate) must_write: bool,
+    /// To be applied. Durable here already.
+    pub(crate) committed: Vec<Entry>,
+    /// May leave at once.
+    pub(crate) early: Vec<Message>,
+    /// Role and leader, if they changed.
+    pub(crate) role: Option<Role>,
+    /// Reads that a quorum has confirmed.
+    pub(crate) read_states: Vec<ReadState>,
+    number: u64,
+    late: Vec<Message>,
+}
+
+impl Collected {
+    /// Takes the messages that would have to wait, without waiting.
+    pub(crate) fn take_late(&mut self) -> Vec<Message> {
+        std::mem::take(&mut self.late)
+    }
+}
+
+/// What a peer is in its group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Role {
+    pub(crate) is_leader: bool,
+    pub(crate) leader: u64,
+}
+
+/// One incarnation of one replica in its raft group.
+pub(crate) struct RaftGroup<R: RaftEngine> {
+    raw: RawNode<PeerStorage<R>>,
+    region: RegionId,
+    seed: u64,
+    election_ticks: usize,
+    /// Ticks that asked to campaign since the peer last led (R41).
+    attempts: u64,
+    in_flight: VecDeque<InFlight>,
+    /// No proof is reported to raft before that of this ready (R35).
+    withhold_until: u64,
+    /// A snapshot's ready was fetched and is not yet installed.
+    taking_snapshot: bool,
+}
+
+impl<R: RaftEngine> std::fmt::Debug for RaftGroup<R> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RaftGroup")
+            .field("region", &self.region)
+            .field("peer", &self.raw.raft.id)
+            .field("term", &self.raw.raft.term)
+            .field("state", &self.raw.raft.state)
+            .field("in_flight", &self.in_flight)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<R: RaftEngine> RaftGroup<R> {
+    /// Builds raft over what is stored. `applied` is the last entry in the data.
+    pub(crate) fn new(
+        config: &Config,
+        storage: PeerStorage<R>,
+        region: RegionId,
+        peer: PeerId,
+        applied: u64,
+        logger: &slog::Logger,
+    ) -> Result<Self, FatalError> {
+        let raft_config = raft::Config {
+            id: peer.get(),
+            election_tick: config.raft_election_timeout_ticks,
+            heartbeat_tick: config.raft_heartbeat_ticks,
+            applied,
+            max_size_per_msg: config.raft_max_size_per_msg,
+            max_inflight_msgs: config.raft_max_inflight_msgs,
+            check_quorum: true,
+            pre_vote: true,
+            skip_bcast_commit: true,
+            max_committed_size_per_ready: config.max_committed_size_per_ready,
+            max_uncommitted_size: config.max_uncommitted_bytes,
+            // batch_append builds appends with a wrong previous index (R38).
+            batch_append: false,
+            ..raft::Config::default()
+        };
+        let raw = RawNode::new(&raft_config, storage, logger).map_err(|source| FatalError {
+            doing: "building a raft group",
+            region: Some(region),
+            source: source.into(),
+        })?;
+        Ok(Self {
+            raw,
+            region,
+            seed: config.seed,
+            election_ticks: config.raft_election_timeout_ticks,
+            attempts: 0,
+            in_flight: VecDeque::new(),
+            withhold_until: 0,
+            taking_snapshot: false,
+        })
+    }
+
+    pub(crate) fn storage(&self) -> &PeerStorage<R> {
+        self.raw.store()
+    }
+
+    pub(crate) fn storage_mut(&mut self) -> &mut PeerStorage<R> {
+        self.raw.mut_store()
+    }
+
+    pub(crate) fn is_leader(&self) -> bool {
+        self.raw.raft.state == StateRole::Leader
+    }
+
+    pub(crate) fn is_candidate(&self) -> bool {
+        matches!(self.raw.raft.state, StateRole::Candidate | StateRole::PreCandidate)
+    }
+
+    pub(crate) fn term(&self) -> u64 {
+        self.raw.raft.term
+    }
+
+    pub(crate) fn leader(&self) -> u64 {
+        self.raw.raft.leader_id
+    }
+
+    /// raft's own commit index, which may be ahead of what was handed out to apply.
+    pub(crate) fn committed(&self) -> u64 {
+        self.raw.raft.raft_log.committed
+    }
+
+    pub(crate) fn last_index(&self) -> u64 {
+        self.raw.raft.raft_log.last_index()
+    }
+
+    pub(crate) fn is_promotable(&self) -> bool {
+        self.raw.raft.promotable()
+    }
+
+    pub(crate) fn lead_transferee(&self) -> Option<u64> {
+        self.raw.raft.lead_transferee
+    }
+
+    pub(crate) fn has_pending_conf(&self) -> bool {
+        self.raw.raft.has_pending_conf()
+    }
+
+    /// Whether this peer is the only voter.
+    pub(crate) fn is_sole_voter(&self) -> bool {
+        let prs = self.raw.raft.prs();
+        prs.is_singleton() && self.raw.raft.promotable()
+    }
+
+    /// What a leader knows of its members: (peer id, match index, whether it waits for a
+    /// snapshot, whether it was heard from lately).
+    pub(crate) fn progress(&self) -> impl Iterator<Item = (u64, Progress)> + '_ {
+        let is_leader = self.is_leader();
+        self.raw.raft.prs().iter().filter(move |_| is_leader).map(|(id, progress)| {
+            (
+                *id,
+                Progress {
+                    matched: progress.matched,
+                    in_snapshot: progress.state == raft::ProgressState::Snapshot,
+                    recent_active: progress.recent_active || *id == self.raw.raft.id,
+                },
+            )
+        })
+    }
+
+    pub(crate) fn has_ready(&self) -> bool {
+        !self.taking_snapshot && self.raw.has_ready()
+    }
+
+    /// Whether writes of this incarnation are on their way.
+    pub(crate) fn has_in_flight(&self) -> bool {
+        !self.in_flight.is_empty()
+    }
+
+    /// A snapshot that was stepped and not yet fetched: (index, term).
+    pub(crate) fn pending_snapshot(&self) -> Option<(u64, u64)> {
+        let snapshot = self.raw.snap()?;
+        let meta = snapshot.get_metadata();
+        (!snapshot.is_empty()).then_some((meta.index, meta.term))
+    }
+
+    pub(crate) fn is_taking_snapshot(&self) -> bool {
+        self.taking_snapshot
+    }
+
+    /// First index raft can serve, an unfetched snapshot included (R36).
+    pub(crate) fn first_index(&self) -> u64 {
+        self.raw.raft.raft_log.first_index()
+    }
+
+    pub(crate) fn term_at(&self, index: u64) -> Option<u64> {
+        self.raw.raft.raft_log.term(index).ok()
+    }
+
+    /// Steps a message of another peer.
+    pub(crate) fn step(&mut self, message: Message) -> Result<(), RaftError> {
+        let from = message.from;
+        let rejected = message.get_msg_type() == MessageType::MsgAppendResponse && message.reject;
+        self.raw.step(message)?;
+        if rejected && self.is_leader() {
+            // A rejected probe can leave next at or below match (R32).
+            if let Some(progress) = self.raw.raft.mut_prs().get_mut(from)
+                && progress.next_idx <= progress.matched
+            {
+                progress.next_idx = progress.matched + 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a tick or a TimeoutNow may reach raft now (R9, R37).
+    pub(crate) fn may_campaign(&self) -> bool {
+        if self.taking_snapshot || self.pending_snapshot().is_some() {
+            return false;
+        }
+        let unreported =
+            !self.in_flight.is_empty() || !self.raw.raft.raft_log.unstable_entries().is_empty();
+        self.is_leader() || !(unreported && self.is_sole_voter())
+    }
+
+    /// One tick. Gives whether raft may have something to do.
+    pub(crate) fn tick(&mut self) -> bool {
+        if !self.may_campaign() {
+            return false;
+        }
+        if self.is_leader() {
+            self.attempts = 0;
+        }
+        let timeout = self.election_timeout();
+        self.raw.raft.set_randomized_election_timeout(timeout);
+        let asked = self.raw.tick();
+        if asked && !self.is_leader() {
+            self.attempts += 1;
+        }
+        asked
+    }
+
+    /// The election timeout in ticks, drawn from our seed in `[election, 2 * election)`:
+    /// raft would redraw it from a generator of its own at every change of role (R41).
+    fn election_timeout(&self) -> usize {
+        let mut x = self.seed
+            ^ self.raw.raft.id.wrapping_mul(0x9E37_79B9_7F4A_7C15)
+            ^ self.raw.raft.term.wrapping_mul(0xBF58_476D_1CE4_E5B9)
+            ^ self.attempts.wrapping_mul(0x94D0_49BB_1331_11EB);
+        x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        x ^= x >> 31;
+        let spread = usize::try_from(x % self.election_ticks as u64).unwrap_or(0);
+        self.election_ticks + spread
+    }
+
+    /// Asks to become leader now.
+    pub(crate) fn campaign(&mut self) {
+        if self.may_campaign() {
+            // Refused only when already leading or not a voter, and then rightly.
+            let _ = self.raw.campaign();
+        }
+    }
+
+    /// Proposes an entry. Gives its index and term.
+    ///
+    /// # Errors
+    /// What to tell the caller; the entry is then not in the log.
+    pub(crate) fn propose(
+        &mut self,
+        data: Vec<u8>,
+        flags: EntryFlags,
+    ) -> Result<(u64, u64), RegionError> {
+        let (index, term) = (self.last_index() + 1, self.term());
+        let context = Entry::context_for(self.region, index, term, flags, &data);
+        let result = self.raw.propose(context, data);
+        self.proposed(result, index, term)
+    }
+
+    /// Proposes a membership change whose entry carries `command`.
+    ///
+    /// # Errors
+    /// As [`RaftGroup::propose`]; `ConfChangePending` if raft refused it.
+    pub(crate) fn propose_conf_change(
+        &mut self,
+        change: &PeerChange,
+        command: Vec<u8>,
+    ) -> Result<(u64, u64), RegionError> {
+        let (index, term) = (self.last_index() + 1, self.term());
+        let mut conf_change = conf_change_of(change);
+        conf_change.context = command.into();
+        let data = conf_change.write_to_bytes().map_err(|_| RegionError::InvalidCommand {
+            why: "the membership change cannot be encoded",
+        })?;
+        let flags = EntryFlags { split: false, conf_change: true };
+        let context = Entry::context_for(self.region, index, term, flags, &data);
+        let result = self.raw.propose_conf_change(context, conf_change);
+        let placed = self.proposed(result, index, term)?;
+        // A change that raft refuses is appended as an empty normal entry (R12, H31).
+        let refused =
+            self.raw.raft.raft_log.unstable_entries().last().is_none_or(|entry| entry.data.is_empty());
+        if refused { Err(RegionError::ConfChangePending) } else { Ok(placed) }
+    }
+
+    fn proposed(
+        &mut self,
+        result: Result<(), RaftError>,
+        index: u64,
+        term: u64,
+    ) -> Result<(u64, u64), RegionError> {
+        match result {
+            Ok(()) if self.last_index() == index && self.term() == term => Ok((index, term)),
+            Ok(()) => Err(self.not_leader()),
+            Err(RaftError::ProposalDropped) if self.lead_transferee().is_none() => {
+                Err(RegionError::ServerIsBusy {
+                    reason: raftstore_proto::BusyReason::Uncommitted,
+                    backoff_ms: 100,
+                })
+            }
+            Err(_) => Err(self.not_leader()),
+        }
+    }
+
+    fn not_leader(&self) -> RegionError {
+        RegionError::NotLeader { region: self.region, leader: None }
+    }
+
+    /// Asks a quorum to confirm leadership for the read `context`. Gives whether raft took
+    /// it up: it drops the question without a word while it has not committed an entry of
+    /// its term.
+    pub(crate) fn read_index(&mut self, context: u64) -> bool {
+        let before = (self.raw.raft.pending_read_count(), self.raw.raft.ready_read_count());
+        self.raw.read_index(context.to_be_bytes().to_vec());
+        before != (self.raw.raft.pending_read_count(), self.raw.raft.ready_read_count())
+    }
+
+    pub(crate) fn transfer_leader(&mut self, to: PeerId) {
+        self.raw.transfer_leader(to.get());
+    }
+
+    pub(crate) fn report_unreachable(&mut self, peer: PeerId) {
+        self.raw.report_unreachable(peer.get());
+    }
+
+    pub(crate) fn report_snapshot(&mut self, peer: PeerId, ok: bool) {
+        let status = if ok { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
+        self.raw.report_snapshot(peer.get(), status);
+    }
+
+    /// Tells raft of an applied membership change; one it already knows is no error (H51).
+    pub(crate) fn apply_conf_change(&mut self, change: &PeerChange) {
+        // raft refuses a change that its configuration already contains.
+        let _ = self.raw.apply_conf_change(&conf_change_of(change));
+        if self.is_leader() && !self.raw.raft.promotable() {
+            // Several paths assume that a leader is a member (R17, H66).
+            self.step_down();
+        }
+    }
+
+    /// Stops leading, if it leads.
+    pub(crate) fn step_down(&mut self) {
+        if self.is_leader() {
+            let term = self.term();
+            self.raw.raft.become_follower(term, 0);
+        }
+    }
+
+    /// Tells raft that the data contains every entry up to `applied`.
+    pub(crate) fn advance_apply(&mut self, applied: u64) {
+        if applied > self.raw.raft.raft_log.applied {
+            self.raw.advance_apply_to(applied);
+        }
+    }
+
+    /// Takes what raft wants done, and stages what has to be written. The caller either
+    /// gives it to a round with [`RaftGroup::launch`], or, for a snapshot, parks it.
+    pub(crate) fn collect(&mut self) -> Option<Collected> {
+        if !self.has_ready() {
+            return None;
+        }
+        let mut ready = self.raw.ready();
+        let number = ready.number();
+        let role = ready.ss().map(|soft| Role {
+            is_leader: soft.raft_state == StateRole::Leader,
+            leader: soft.leader_id,
+        });
+        let entries: Vec<Entry> = ready.take_entries().into_iter().map(Entry::from_raft).collect();
+        let snapshot = (!ready.snapshot().is_empty()).then(|| ready.snapshot().clone());
+        let hard_state = ready.hs().map(|hs| HardState { term: hs.term, vote: hs.vote, commit: hs.commit });
+        let must_write = ready.must_sync();
+        let committed = ready.take_committed_entries().into_iter().map(Entry::from_raft).collect();
+        let read_states = ready.take_read_states();
+        let from_leader = !ready.messages().is_empty();
+        let messages =
+            if from_leader { ready.take_messages() } else { ready.take_persisted_messages() };
+
+        let replaced_from = if snapshot.is_some() { Some(0) } else { entries.first().map(Entry::index) };
+        if let Some(from) = replaced_from
+            && self.in_flight.iter().any(|earlier| earlier.last_index.is_some_and(|last| last >= from))
+        {
+            self.withhold_until = number;
+        }
+        if let Some(hard_state) = hard_state {
+            self.storage_mut().hard_state = hard_state;
+        }
+        self.taking_snapshot = snapshot.is_some();
+        // What has to be written must be readable before raft hears that it was taken (R19).
+        if let Some(snapshot) = &snapshot {
+            let meta = snapshot.get_metadata();
+            let at = Truncated { index: meta.index, term: meta.term };
+            self.storage_mut().stage_snapshot(at, meta.get_conf_state().clone());
+        }
+        self.storage_mut().stage_entries(&entries);
+        self.raw.advance_append_async(ready);
+        let storage = self.storage();
+        let term_is_durable = storage.persisted_term == storage.hard_state.term
+            && storage.persisted_vote == storage.hard_state.vote;
+        let waits = must_write || self.has_in_flight();
+        let (early, late) = match (from_leader, waits) {
+            (true, _) if term_is_durable => (messages, Vec::new()),
+            (false, false) => (messages, Vec::new()),
+            _ => (Vec::new(), messages),
+        };
+        Some(Collected {
+            entries,
+            snapshot,
+            must_write,
+            committed,
+            early,
+            role,
+            read_states,
+            number,
+            late,
+        })
+    }
+
+    /// Notes which round writes what was collected; `None` parks it.
+    pub(crate) fn launch(&mut self, collected: &mut Collected, round: Option<u64>) {
+        let late = std::mem::take(&mut collected.late);
+        if !collected.must_write && self.in_flight.is_empty() {
+            debug_assert!(late.is_empty(), "nothing to wait for");
+            self.raw.on_persist_ready(collected.number);
+            return;
+        }
+        let round = if collected.must_write {
+            round
+        } else {
+            self.in_flight.back().and_then(|last| last.round)
+        };
+        let hard_state = self.storage().hard_state;
+        self.in_flight.push_back(InFlight {
+            number: collected.number,
+            round,
+            durable: false,
+            first_index: collected.entries.first().map(Entry::index),
+            last_index: collected.entries.last().map(Entry::index),
+            term: hard_state.term,
+            vote: hard_state.vote,
+            late,
+        });
+    }
+
+    /// The parked write has joined `round`.
+    pub(crate) fn unpark(&mut self, round: u64) {
+        for parked in self.in_flight.iter_mut().filter(|ready| ready.round.is_none()) {
+            parked.round = Some(round);
+        }
+    }
+
+    /// Everything up to `round` is durable. Reports it to raft as far as the rules allow,
+    /// then gives the messages that waited for it.
+    pub(crate) fn on_round_durable(&mut self, round: u64) -> Vec<Message> {
+        for ready in &mut self.in_flight {
+            if ready.round.is_some_and(|its| its <= round) {
+                ready.durable = true;
+            }
+        }
+        let count = self.in_flight.iter().take_while(|ready| ready.durable).count();
+        let Some(last) = count.checked_sub(1).and_then(|last| self.in_flight.get(last)) else {
+            return Vec::new();
+        };
+        let number = last.number;
+        if number < self.withhold_until {
+            return Vec::new();
+        }
+        let mut messages = Vec::new();
+        for ready in self.in_flight.drain(..count) {
+            let storage = self.raw.mut_store();
+            storage.persisted_term = ready.term;
+            storage.persisted_vote = ready.vote;
+            messages.extend(ready.late);
+        }
+        let staged_from = self.in_flight.iter().filter_map(|ready| ready.first_index).min();
+        let storage = self.raw.mut_store();
+        storage.persisted_index = match staged_from {
+            Some(first) => first - 1,
+            None => storage.last_index,
+        };
+        self.raw.on_persist_ready(number);
+        messages
+    }
+
+    /// The snapshot taken in is durable in raft's eyes; its data is being installed.
+    pub(crate) fn snapshot_persisted(&mut self) {
+        let index = self.storage().truncated.index;
+        self.advance_apply(index);
+    }
+
+    /// The snapshot is installed: raft goes on.
+    pub(crate) fn snapshot_installed(&mut self) {
+        self.taking_snapshot = false;
+    }
+
+    /// Keeps raft still until the snapshot that was being installed at start is in.
+    pub(crate) fn resume_taking_snapshot(&mut self) {
+        self.taking_snapshot = true;
+    }
+
+    /// raft's configuration as it stands, for a peer list: voters and learners, sorted.
+    pub(crate) fn members(&self) -> (Vec<u64>, Vec<u64>) {
+        let state = self.raw.raft.prs().conf().to_conf_state();
+        let (mut voters, mut learners) = (state.voters, state.learners);
+        voters.sort_unstable();
+        learners.sort_unstable();
+        (voters, learners)
+    }
+
+    /// Whether raft's members are those of `region` (I7).
+    pub(crate) fn agrees_with(&self, region: &Region) -> bool {
+        let mut state = super::storage::conf_state_of(region);
+        state.mut_voters().sort_unstable();
+        state.mut_learners().sort_unstable();
+        let (voters, learners) = self.members();
+        state.voters == voters && state.learners == learners
+    }
+}
+
+/// See [`RaftGroup::progress`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Progress {
+    pub(crate) matched: u64,
+    pub(crate) in_snapshot: bool,
+    pub(crate) recent_active: bool,
+}
+
+fn conf_change_of(change: &PeerChange) -> ConfChange {
+    use raft::eraftpb::ConfChangeType;
+    let mut conf_change = ConfChange::default();
+    conf_change.set_change_type(match change.kind {
+        ChangeKind::AddNode => ConfChangeType::AddNode,
+        ChangeKind::RemoveNode => ConfChangeType::RemoveNode,
+        ChangeKind::AddLearner => ConfChangeType::AddLearnerNode,
+    });
+    conf_change.node_id = change.peer.id.get();
+    conf_change
+}

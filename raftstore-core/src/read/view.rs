@@ -1,0 +1,84 @@
+//! What a store publishes about the regions it leads, for readers on other threads.
+//!
+//! A view says: at this moment this peer leads in this term, has applied an entry of the
+//! term, and no other leader can exist before the lease's bound. It is withdrawn *before*
+//! the store changes role, range or existence of the peer (H41). A reader looks at it
+//! before and after taking an engine snapshot; the same generation both times, and a
+//! covering lease the second time, make the snapshot good.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use parking_lot::RwLock;
+use raftstore_proto::{Peer, Region, RegionId};
+
+use crate::MonoTime;
+
+/// What is true of a led region right now.
+#[derive(Clone, Debug)]
+pub struct ViewState {
+    /// Changes whenever anything but the lease does.
+    pub generation: u64,
+    /// Range and members.
+    pub region: Arc<Region>,
+    /// The local peer.
+    pub peer: Peer,
+    /// Its term.
+    pub term: u64,
+    /// No other leader exists before this moment.
+    pub lease_until: MonoTime,
+}
+
+/// The view of one region.
+#[derive(Debug, Default)]
+pub struct View(RwLock<Option<ViewState>>);
+
+impl View {
+    /// What is true now; `None` when a read has to go through the store.
+    #[must_use]
+    pub fn state(&self) -> Option<ViewState> {
+        self.0.read().clone()
+    }
+
+    pub(crate) fn publish(&self, state: ViewState) {
+        *self.0.write() = Some(state);
+    }
+
+    pub(crate) fn extend(&self, lease_until: MonoTime) {
+        if let Some(state) = self.0.write().as_mut() {
+            state.lease_until = lease_until;
+        }
+    }
+
+    pub(crate) fn withdraw(&self) {
+        *self.0.write() = None;
+    }
+}
+
+/// The views of a store.
+#[derive(Debug, Default)]
+pub struct Views(RwLock<BTreeMap<RegionId, Arc<View>>>);
+
+impl Views {
+    /// The view of a region whose peer lives here.
+    #[must_use]
+    pub fn get(&self, region: RegionId) -> Option<Arc<View>> {
+        self.0.read().get(&region).cloned()
+    }
+
+    /// A fresh view for a new peer. A former one, if any, is withdrawn for good.
+    pub(crate) fn open(&self, region: RegionId) -> Arc<View> {
+        let view = Arc::<View>::default();
+        if let Some(former) = self.0.write().insert(region, Arc::clone(&view)) {
+            former.withdraw();
+        }
+        view
+    }
+
+    pub(crate) fn close(&self, region: RegionId, view: &Arc<View>) {
+        view.withdraw();
+        let mut views = self.0.write();
+        if views.get(&region).is_some_and(|known| Arc::ptr_eq(known, view)) {
+            views.remove(&region);
+        }
+    }
+}

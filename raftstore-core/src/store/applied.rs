@@ -1,0 +1,152 @@
+//! What apply has done, taken in: first the effects of admin entries, then the progress
+//! (H39), then the answers that waited for both (H58).
+
+use engine_traits::{KvEngine, RaftEngine};
+use raftstore_proto::{ChangeKind, PeerChange, Region, RegionId, Truncated};
+
+use super::Store;
+use crate::{
+    FatalError, PdRequest,
+    apply::{ApplyEvent, ApplyResult, ExecResult},
+    hooks::{Bug, Hooks},
+};
+
+impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
+    pub(super) fn on_applied(&mut self, events: Vec<ApplyEvent>) -> Result<(), FatalError> {
+        for event in events {
+            match event {
+                ApplyEvent::Applied(result) => self.on_result(*result)?,
+                ApplyEvent::Destroyed { region, incarnation } => {
+                    let known = self
+                        .peers
+                        .get_mut(&region)
+                        .filter(|peer| peer.incarnation == incarnation && peer.going_away);
+                    if let Some(peer) = known {
+                        peer.has_applier = false;
+                        self.finish_destroy(region);
+                    }
+                }
+                ApplyEvent::Damaged { region, incarnation, index } => {
+                    let ours =
+                        self.peers.get(&region).is_some_and(|p| p.incarnation == incarnation);
+                    if ours {
+                        self.quarantine(region, &format!("log entry {index} fails its checksum"));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn on_result(&mut self, result: ApplyResult) -> Result<(), FatalError> {
+        let ApplyResult { region, incarnation, state, kv_number, exec, answers, metrics } = result;
+        self.ctx.metrics.applied_bytes += metrics.written_bytes;
+        self.ctx.metrics.applied_keys += metrics.written_keys;
+        let known = self.peers.get(&region).is_some_and(|peer| peer.incarnation == incarnation);
+        if known {
+            for effect in exec {
+                match effect {
+                    ExecResult::ChangePeer { index, applied } => {
+                        if let Some((change, after)) = applied {
+                            self.on_peer_changed(region, index, &change, after);
+                        }
+                    }
+                    ExecResult::Truncate { truncated, first_index_before } => {
+                        self.on_truncated(region, truncated, first_index_before, kv_number);
+                    }
+                }
+            }
+        }
+        if let Some(peer) = self.peers.get_mut(&region).filter(|p| p.incarnation == incarnation) {
+            let ctx = &mut self.ctx;
+            let truncated = peer.applied.truncated.max(state.truncated);
+            peer.applied = raftstore_proto::ApplyState { truncated, ..state };
+            peer.release_backlog(ctx, state.applied);
+            peer.written.0 += metrics.written_bytes;
+            peer.written.1 += metrics.written_keys;
+            peer.size_hint = peer.size_hint.saturating_add(metrics.size_diff).max(0);
+            if !peer.going_away {
+                peer.group.advance_apply(state.applied);
+                peer.sync_role(ctx);
+                peer.publish_view();
+                peer.serve_reads(ctx)?;
+                ctx.mark(region);
+            }
+        }
+        self.ctx.effects.answers.extend(answers);
+        Ok(())
+    }
+
+    fn on_peer_changed(&mut self, id: RegionId, index: u64, change: &PeerChange, after: Region) {
+        let ctx = &mut self.ctx;
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        ctx.metrics.conf_changes += 1;
+        // A snapshot may already contain the change, in raft's eyes too (H51, R36).
+        if index >= peer.group.first_index() || ctx.hooks.planted(Bug::ConfChangeTwice) {
+            peer.group.apply_conf_change(change);
+        }
+        let removed = change.kind == ChangeKind::RemoveNode;
+        let own = change.peer.id == peer.replica.id;
+        if !(removed && own) {
+            ctx.meta.update(&after);
+        }
+        peer.set_region(after);
+        peer.note_conf_changed(ctx);
+        if removed {
+            peer.forget_member(change.peer.id);
+        } else if peer.is_leader() {
+            peer.heard.entry(change.peer.id).or_insert(ctx.now);
+        }
+        peer.sync_role(ctx);
+        if removed && own {
+            // The Applier has ended itself with this entry.
+            peer.group.step_down();
+            peer.sync_role(ctx);
+            peer.has_applier = false;
+            self.start_destroy(id);
+            return;
+        }
+        debug_assert!(
+            peer.intake.is_some()
+                || peer.group.pending_snapshot().is_some()
+                || peer.group.agrees_with(peer.region()),
+            "region {id}: raft's members differ from the region's (I7)"
+        );
+        peer.publish_view();
+        if peer.is_leader() {
+            let heartbeat = peer.heartbeat(ctx);
+            ctx.effects.pd.push(PdRequest::RegionHeartbeat(heartbeat));
+        }
+        ctx.mark(id);
+    }
+
+    fn on_truncated(
+        &mut self,
+        region: RegionId,
+        truncated: Truncated,
+        first_index_before: u64,
+        kv_number: u64,
+    ) {
+        let ctx = &mut self.ctx;
+        let Some(peer) = self.peers.get_mut(&region) else {
+            return;
+        };
+        if truncated <= peer.group.storage().truncated {
+            return;
+        }
+        ctx.metrics.log_cuts += 1;
+        let last = peer.last_applying;
+        let storage = peer.group.storage_mut();
+        storage.truncated = truncated;
+        let durable = storage.persisted_index;
+        storage.cache.compact(truncated.index + 1, durable);
+        // What is left of the log, by count.
+        let before = last.saturating_sub(first_index_before).max(1);
+        let left = last.saturating_sub(truncated.index + 1);
+        peer.log_bytes = peer.log_bytes / before * left.min(before);
+        peer.removal = Some((truncated.index + 1, kv_number));
+        ctx.visit_when_durable(region, kv_number);
+    }
+}

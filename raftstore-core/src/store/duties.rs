@@ -1,0 +1,226 @@
+//! What is due at a tick: a pure schedule, and the duties themselves.
+
+use std::time::Duration;
+
+use engine_traits::{KvEngine, RaftEngine};
+use pd_client::StoreStats;
+use raftstore_proto::{AdminCommand, Body, Command, Header, RegionId};
+
+use super::{
+    Store,
+    log_gc::{self, LogProgress},
+};
+use crate::{Config, PdRequest, hooks::Hooks};
+
+/// A duty that comes round every so many base ticks. Zero is never.
+#[derive(Clone, Copy, Debug)]
+struct Every {
+    ticks: u64,
+    left: u64,
+}
+
+impl Every {
+    const fn new(ticks: u64) -> Self {
+        Self { ticks, left: ticks }
+    }
+
+    fn is_due(&mut self) -> bool {
+        if self.ticks == 0 {
+            return false;
+        }
+        self.left = self.left.saturating_sub(1);
+        let due = self.left == 0;
+        if due {
+            self.left = self.ticks;
+        }
+        due
+    }
+}
+
+/// Which duties are due at the next base tick.
+#[derive(Clone, Debug)]
+pub(super) struct TickSchedule {
+    log_gc: Every,
+    pd_heartbeat: Every,
+    pd_store_heartbeat: Every,
+    kv_sync: Every,
+    flush_commits: Every,
+}
+
+/// See [`TickSchedule::tick`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Due {
+    pub(super) log_gc: bool,
+    pub(super) pd_heartbeat: bool,
+    pub(super) pd_store_heartbeat: bool,
+    pub(super) kv_sync: bool,
+    pub(super) flush_commits: bool,
+}
+
+impl TickSchedule {
+    pub(super) fn new(config: &Config) -> Self {
+        let at_least_one = |interval: Duration| Every::new(config.ticks(interval).max(1));
+        Self {
+            log_gc: Every::new(config.ticks(config.raft_log_gc_tick_interval)),
+            pd_heartbeat: Every::new(config.ticks(config.pd_heartbeat_tick_interval)),
+            pd_store_heartbeat: Every::new(config.ticks(config.pd_store_heartbeat_tick_interval)),
+            kv_sync: at_least_one(config.kv_sync_interval),
+            flush_commits: Every::new(config.raft_election_timeout_ticks as u64),
+        }
+    }
+
+    /// One base tick has passed.
+    pub(super) fn tick(&mut self) -> Due {
+        Due {
+            log_gc: self.log_gc.is_due(),
+            pd_heartbeat: self.pd_heartbeat.is_due(),
+            pd_store_heartbeat: self.pd_store_heartbeat.is_due(),
+            kv_sync: self.kv_sync.is_due(),
+            flush_commits: self.flush_commits.is_due(),
+        }
+    }
+}
+
+impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
+    pub(super) fn on_tick(&mut self) {
+        if self.stopping {
+            return;
+        }
+        let due = self.schedule.tick();
+        self.tick_raft();
+        if due.log_gc {
+            self.cut_logs();
+        }
+        if due.pd_heartbeat {
+            self.heartbeat_regions();
+        }
+        if due.pd_store_heartbeat {
+            self.heartbeat_store();
+        }
+        if due.kv_sync && let Some((number, _)) = self.ctx.kv_waiters.last_key_value() {
+            let number = *number;
+            self.ctx.want_kv_durable(number);
+        }
+        self.flush_commits_due |= due.flush_commits;
+    }
+
+    fn tick_raft(&mut self) {
+        let ctx = &mut self.ctx;
+        for peer in self.peers.values_mut() {
+            ctx.metrics.ticked_peers += 1;
+            if peer.going_away || peer.quarantined {
+                continue;
+            }
+            if peer.is_active() {
+                peer.tick(ctx);
+            } else {
+                ctx.mark(peer.region_id());
+            }
+            peer.check_stale(ctx);
+        }
+    }
+
+    /// Has leaders propose a cut of their logs where one is due.
+    fn cut_logs(&mut self) {
+        let config = &self.ctx.config;
+        let limits = log_gc::Limits {
+            threshold: config.raft_log_gc_threshold,
+            count: config.raft_log_gc_count_limit,
+            bytes: config.raft_log_gc_size_limit,
+        };
+        let mut cuts: Vec<(RegionId, u64)> = Vec::new();
+        for peer in self.peers.values().filter(|peer| peer.is_leader() && peer.is_active()) {
+            let storage = peer.group.storage();
+            let log = LogProgress {
+                first: storage.first(),
+                applied: peer.applied.applied,
+                persisted: storage.persisted_index,
+                slowest: peer.group.progress().map(|(_, p)| p.matched).min().unwrap_or(0),
+                bytes: peer.log_bytes,
+                snapshot_underway: peer.group.progress().any(|(_, p)| p.in_snapshot),
+            };
+            if let Some(index) = log_gc::cut_at(&log, &limits) {
+                cuts.push((peer.region_id(), index));
+            }
+        }
+        for (region, index) in cuts {
+            self.propose_cut(region, index);
+        }
+    }
+
+    fn propose_cut(&mut self, region: RegionId, index: u64) {
+        let Some(peer) = self.peers.get_mut(&region) else {
+            return;
+        };
+        let Some(term) = peer.group.term_at(index) else {
+            return;
+        };
+        let command = Command {
+            header: Header {
+                region,
+                peer: peer.replica,
+                epoch: Some(peer.region().epoch),
+                term: peer.term(),
+                read_quorum: false,
+            },
+            body: Body::Admin(AdminCommand::CompactLog { index, term }),
+        };
+        if let Err(error) = peer.on_command(&mut self.ctx, None, command) {
+            // Only a read can fail here, and this is none.
+            tracing::error!(%region, %error, "log cut not proposed");
+        }
+    }
+
+    fn heartbeat_regions(&mut self) {
+        let ctx = &mut self.ctx;
+        for peer in self.peers.values_mut().filter(|peer| peer.is_leader() && peer.is_active()) {
+            let heartbeat = peer.heartbeat(ctx);
+            ctx.effects.pd.push(PdRequest::RegionHeartbeat(heartbeat));
+        }
+    }
+
+    /// The lane's share of the store's report; the driver adds up the lanes and what only
+    /// it can know.
+    fn heartbeat_store(&mut self) {
+        let initialized = self.peers.values().filter(|peer| peer.is_initialized());
+        let applying = self.peers.values().filter(|peer| peer.intake.is_some());
+        let written = (self.ctx.metrics.applied_bytes, self.ctx.metrics.applied_keys);
+        let stats = StoreStats {
+            store: self.ctx.store,
+            capacity_bytes: self.ctx.config.capacity,
+            available_bytes: 0,
+            used_bytes: 0,
+            region_count: initialized.count() as u64,
+            sending_snapshots: 0,
+            receiving_snapshots: 0,
+            applying_snapshots: applying.count() as u64,
+            start_time_seconds: 0,
+            is_busy: self.ctx.over_budget().is_some(),
+            written_bytes: written.0 - self.reported_written.0,
+            written_keys: written.1 - self.reported_written.1,
+            damaged_regions: self
+                .peers
+                .values()
+                .filter(|peer| peer.quarantined)
+                .map(crate::peer::Peer::region_id)
+                .chain(self.unreadable.iter().copied())
+                .collect(),
+        };
+        self.reported_written = written;
+        self.ctx.effects.pd.push(PdRequest::StoreHeartbeat(stats));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_duty_comes_round_and_zero_never_does() {
+        let mut third = Every::new(3);
+        let due: Vec<bool> = (0..7).map(|_| third.is_due()).collect();
+        assert_eq!(due, [false, false, true, false, false, true, false]);
+        let mut never = Every::new(0);
+        assert!((0..7).all(|_| !never.is_due()));
+    }
+}

@@ -1,0 +1,179 @@
+//! All peers of one lane, and the three doors: `handle`, `ready`, `on_persisted`.
+
+pub mod bootstrap;
+
+mod admit;
+mod applied;
+mod duties;
+mod inspect;
+mod lifecycle;
+mod log_gc;
+mod message;
+mod open;
+mod placement;
+mod round;
+#[cfg(feature = "test-support")]
+pub mod seed;
+mod start;
+
+use std::collections::{BTreeMap, VecDeque};
+
+use engine_traits::{KvEngine, RaftEngine};
+use raftstore_proto::{Body, Command, RegionError, RegionId, Response};
+use transport_traits::SnapKey;
+
+pub use self::{
+    inspect::{PeerPhase, PeerStatus},
+    open::StoreOptions,
+};
+use self::{duties::TickSchedule, lifecycle::Destroying, round::RoundInFlight};
+use crate::{
+    Event, FatalError, MonoTime, PdAnswer, ReplyId, StoreMetrics, TaskDone,
+    context::Context,
+    hooks::{Hooks, NoHooks},
+    meta::LaneId,
+    peer::Peer,
+};
+
+/// The regions of one lane of a store. See the crate's documentation for the loop.
+#[derive(Debug)]
+pub struct Store<K: KvEngine, R: RaftEngine, H: Hooks = NoHooks> {
+    ctx: Context<K, R, H>,
+    peers: BTreeMap<RegionId, Peer<R>>,
+    /// Peers whose records are being removed. No new incarnation is built before (R26).
+    destroying: BTreeMap<RegionId, Destroying>,
+    /// Rounds without a proof, oldest first.
+    rounds: VecDeque<RoundInFlight>,
+    last_round: u64,
+    schedule: TickSchedule,
+    /// Installed snapshots whose bytes are kept until the write under this number, which
+    /// records the installation, is durable.
+    spent: Vec<(SnapKey, u64)>,
+    /// Quarantined regions whose record has to be written, with the reason.
+    quarantine_records: Vec<(RegionId, String)>,
+    /// Regions whose records could not be read at start.
+    unreadable: Vec<RegionId>,
+    /// Volume already reported to PD: bytes, keys.
+    reported_written: (u64, u64),
+    stopping: bool,
+    /// Commit indexes that moved alone are written with the next round.
+    flush_commits_due: bool,
+}
+
+impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
+    /// The lane this is.
+    #[must_use]
+    pub fn lane(&self) -> LaneId {
+        self.ctx.lane
+    }
+
+    /// What this lane has done.
+    #[must_use]
+    pub fn metrics(&self) -> &StoreMetrics {
+        &self.ctx.metrics
+    }
+
+    /// Takes in one event. May read engines; writes, sends and spawns nothing.
+    ///
+    /// # Errors
+    /// The store must stop: it may not be used again.
+    pub fn handle(&mut self, now: MonoTime, event: Event) -> Result<(), FatalError> {
+        self.ctx.now = self.ctx.now.max(now);
+        match event {
+            Event::Message { message, snapshot } => self.on_message(*message, snapshot)?,
+            Event::Command { reply, command } => self.on_command(reply, command)?,
+            Event::Tick => self.on_tick(),
+            Event::Unreachable { region, to } => {
+                if let Some(peer) = self.peers.get_mut(&region).filter(|peer| peer.is_active()) {
+                    peer.group.report_unreachable(to);
+                    self.ctx.mark(region);
+                }
+            }
+            Event::SnapshotStatus { region, to, status } => {
+                if let Some(peer) = self.peers.get_mut(&region).filter(|peer| peer.is_active()) {
+                    let ok = status == transport_traits::SnapshotStatus::Finished;
+                    peer.group.report_snapshot(to, ok);
+                    self.ctx.mark(region);
+                }
+            }
+            Event::Applied(events) => self.on_applied(events)?,
+            Event::KvDurable(number) => self.on_kv_durable(number),
+            Event::TaskDone(TaskDone::Built { region, incarnation, built }) => {
+                let ctx = &mut self.ctx;
+                if let Some(peer) =
+                    self.peers.get_mut(&region).filter(|peer| peer.incarnation == incarnation)
+                {
+                    peer.on_built(ctx, built);
+                }
+            }
+            Event::TaskDone(TaskDone::Installed { region, incarnation, outcome }) => {
+                self.on_installed(region, incarnation, outcome);
+            }
+            Event::Pd(PdAnswer::Order(order)) => self.on_order(order)?,
+            Event::Pd(PdAnswer::Validated { region, peer, route }) => {
+                self.on_validated(region, peer, route);
+            }
+            Event::Stop => self.on_stop(),
+        }
+        self.check_damage()
+    }
+
+    /// A client's command: address first, then the peer decides.
+    fn on_command(&mut self, reply: ReplyId, command: Command) -> Result<(), FatalError> {
+        let ctx = &mut self.ctx;
+        let header = &command.header;
+        let refused = if self.stopping {
+            Some(RegionError::Stopping)
+        } else if header.peer.store != ctx.store {
+            Some(RegionError::StoreNotMatch { asked: header.peer.store, here: ctx.store })
+        } else {
+            None
+        };
+        if let Some(error) = refused {
+            ctx.refuse(reply, 0, error);
+            return Ok(());
+        }
+        let Some(peer) = self.peers.get_mut(&header.region) else {
+            ctx.refuse(reply, 0, RegionError::RegionNotFound { region: header.region });
+            return Ok(());
+        };
+        if let Body::Status(question) = &command.body {
+            let response: Response = peer.status(*question);
+            ctx.answer(reply, response);
+            return Ok(());
+        }
+        peer.on_command(ctx, Some(reply), command)
+    }
+
+    /// Answers everybody and takes nothing more.
+    fn on_stop(&mut self) {
+        self.stopping = true;
+        for peer in self.peers.values_mut() {
+            peer.withdraw_view();
+            peer.answer_all(&mut self.ctx, &RegionError::Stopping);
+        }
+    }
+
+    /// Takes peers out of service whose log could not be read since the last call (D15).
+    fn check_damage(&mut self) -> Result<(), FatalError> {
+        // Only peers that were touched can have met damage.
+        let touched: Vec<RegionId> = self.ctx.dirty.iter().copied().collect();
+        for region in touched {
+            let Some(peer) = self.peers.get_mut(&region) else { continue };
+            match peer.group.storage().take_damage() {
+                None => {}
+                Some(error @ engine_traits::Error::CorruptLog { .. }) => {
+                    self.quarantine(region, &error.to_string());
+                }
+                Some(source) => {
+                    return Err(FatalError {
+                        doing: "reading the raft log",
+                        region: Some(region),
+                        source: source.into(),
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+}
