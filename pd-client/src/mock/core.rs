@@ -286,10 +286,12 @@ impl PdCore {
         Ok(())
     }
 
-    /// Gives up operators of regions that do not report any more: they hold slots.
+    /// Gives up operators of regions that do not report any more: they hold slots. Those
+    /// that do report find out themselves, and learn from it.
     fn sweep(&mut self, now_ms: u64) {
         let before = self.operators.len();
-        self.operators.retain(|_, operator| !operator.is_overdue(now_ms));
+        let long_ago = now_ms.saturating_sub(self.config.operator_timeout_ms);
+        self.operators.retain(|_, operator| !operator.is_overdue(long_ago));
         self.counters.timed_out += (before - self.operators.len()) as u64;
         self.avoided.retain(|_, until_ms| now_ms < *until_ms);
     }
