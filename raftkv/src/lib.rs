@@ -2,4 +2,7 @@
 #![forbid(unsafe_code)]
 mod client;
 mod input;
+mod layout;
 mod manifest;
+mod report;
+mod usage;
