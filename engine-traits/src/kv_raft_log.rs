@@ -7,10 +7,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use raftstore_proto::wire::record::{
+    decode_entry, decode_local_state, encode_entry, encode_local_state,
+};
 use raftstore_proto::{Cf, Entry, LocalState, RegionId};
 
 use crate::log_shape::{Bounds, LogShapes, append_bounds};
-use crate::record::{decode_entry, decode_local_state, encode_entry, encode_local_state};
 use crate::{
     Cursor, Direction, Durability, Error, KvEngine, LogStats, RaftEngine, RaftLogBatch, Range,
     Result, WriteBatch,
@@ -203,8 +205,8 @@ impl<E: KvEngine> KvRaftLog<E> {
         }
     }
 
-    fn decode(&self, region: RegionId, index: u64, record: &Bytes) -> Result<Entry> {
-        let entry = decode_entry(region, index, record)
+    fn decode(&self, region: RegionId, index: u64, record: Bytes) -> Result<Entry> {
+        let entry = decode_entry(region, record)
             .map_err(|error| self.corrupt(region, format!("entry {index}"), error.to_string()))?;
         if entry.index() == index {
             return Ok(entry);
@@ -323,7 +325,7 @@ impl<E: KvEngine> KvRaftLog<E> {
             if key != entry_key(region, index) {
                 break;
             }
-            if !visit(self.decode(region, index, &Bytes::copy_from_slice(record))?) {
+            if !visit(self.decode(region, index, Bytes::copy_from_slice(record))?) {
                 break;
             }
         }
@@ -355,7 +357,7 @@ impl<E: KvEngine> RaftEngine for KvRaftLog<E> {
             .engine
             .get(CF, &entry_key(region, index))
             .map_err(|error| self.of_region(region, error))?;
-        record.map(|record| self.decode(region, index, &record)).transpose()
+        record.map(|record| self.decode(region, index, record)).transpose()
     }
 
     fn entries(

@@ -27,7 +27,6 @@ mod log_shape;
 #[cfg(feature = "mem")]
 pub mod mem;
 mod raft_log;
-mod record;
 
 pub use error::{Error, Result};
 pub use kv::{

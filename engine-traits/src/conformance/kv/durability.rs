@@ -10,7 +10,7 @@ use super::{keys, put, put_letters, scan, supported, write};
 use crate::Direction::{Backward, Forward};
 use crate::Durability::{Buffered, Synced};
 use crate::mem::Op;
-use crate::{Durability, KvEngine, Range, Reader, WriteBatch};
+use crate::{KvEngine, Range, Reader, WriteBatch};
 
 const CF: Cf = Cf::Default;
 
@@ -290,7 +290,7 @@ pub(super) fn damage_is_never_a_wrong_value<F: KvFixture>(make: &dyn Fn() -> F) 
     let engine = fixture.open()?;
     let value = |number: u32| Bytes::from(format!("a value of its own: {number:08}"));
     let key = |number: u32| format!("key {number:04}");
-    write(&engine, Durability::Synced, |batch| {
+    write(&engine, Synced, |batch| {
         for number in 0..200 {
             batch.put(CF, key(number).as_bytes(), &value(number));
         }

@@ -1,0 +1,5 @@
+//! The suite is itself tested: engines with one planted bug each, and the case that must
+//! notice it. A wrapper without a bug passes everything, so it is the bug that is caught.
+
+mod kv;
+mod log;
