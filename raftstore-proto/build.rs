@@ -10,7 +10,11 @@ use protobuf_codegen::Customize;
 const PACKAGES: [&str; 4] = ["metapb", "errorpb", "raft_serverpb", "raft_cmdpb"];
 
 fn main() -> Result<(), Box<dyn Error>> {
-    println!("cargo::rerun-if-changed=proto");
+    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=proto/eraftpb.proto");
+    for package in PACKAGES {
+        println!("cargo::rerun-if-changed=proto/{package}.proto");
+    }
     let files: Vec<String> = PACKAGES.iter().map(|package| format!("{package}.proto")).collect();
     let encoded = protox::Compiler::new(["proto"])?
         .include_imports(true)

@@ -131,11 +131,11 @@ pub enum AdminCommand {
         /// Whether the last part keeps the region's id (else the first does).
         right_derive: bool,
     },
-    /// Cut the log off at `index`, whose term is `term`.
+    /// Drop the log's entries up to and including `index`, whose term is `term`.
     CompactLog {
-        /// New first index minus one... entries below it are dropped, it is kept.
+        /// Index of the last entry to drop.
         index: u64,
-        /// Term of the entry at `index`.
+        /// Its term.
         term: u64,
     },
     /// Advice to hand leadership over. Never in the log.
@@ -161,7 +161,7 @@ pub enum AdminCommand {
 pub struct SplitRequest {
     /// User key that starts the right part.
     pub key: Bytes,
-    /// Id of the new region.
+    /// Id of the new region: the part that does not keep the old one's.
     pub new_region: RegionId,
     /// Ids of its replicas, in the order of the region's peers.
     pub new_peers: Vec<crate::PeerId>,

@@ -103,10 +103,12 @@ impl Entry {
         context
     }
 
-    /// Checks the entry against the checksum its proposer made.
+    /// Checks the entry against the checksum its proposer made, and its kind against the
+    /// flag that says whether it changes the membership.
     ///
-    /// raft's own entries (a new leader's first, a refused membership change) have neither
-    /// payload nor context; what is stored of them is covered by the log record's checksum.
+    /// raft's own entries (a new leader's first, the end of a joint change, a refused
+    /// membership change) have neither payload nor context; what is stored of them is
+    /// covered by the log record's checksum.
     ///
     /// # Errors
     /// [`DecodeError::Checksum`] if the bytes are not what was proposed.
@@ -122,8 +124,10 @@ impl Entry {
         let Ok(crc) = <[u8; 4]>::try_from(crc) else {
             return Err(damaged);
         };
-        if checksum(region, self.0.index, self.0.term, *bits, &self.0.data)
-            == u32::from_be_bytes(crc)
+        let conf_change = self.kind() != EntryKind::Normal;
+        if conf_change == self.flags().conf_change
+            && checksum(region, self.0.index, self.0.term, *bits, &self.0.data)
+                == u32::from_be_bytes(crc)
         {
             Ok(())
         } else {
@@ -157,4 +161,75 @@ fn checksum(region: RegionId, index: u64, term: u64, bits: u8, data: &[u8]) -> u
     head[16..24].copy_from_slice(&term.to_be_bytes());
     head[24] = bits;
     crc32c::crc32c_append(crc32c::crc32c(&head), data)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REGION: RegionId = RegionId::must(7);
+
+    fn entry(flags: EntryFlags, kind: eraftpb::EntryType) -> Entry {
+        let mut inner = eraftpb::Entry::new();
+        inner.entry_type = kind;
+        inner.index = 11;
+        inner.term = 3;
+        inner.data = Bytes::from_static(b"payload");
+        inner.context = Entry::context_for(REGION, 11, 3, flags, b"payload").into();
+        Entry(inner)
+    }
+
+    fn normal() -> Entry {
+        entry(EntryFlags { split: true, conf_change: false }, eraftpb::EntryType::EntryNormal)
+    }
+
+    #[test]
+    fn intact_entries_pass() {
+        assert_eq!(normal().verify(REGION), Ok(()));
+        let flags = EntryFlags { split: false, conf_change: true };
+        for kind in [eraftpb::EntryType::EntryConfChange, eraftpb::EntryType::EntryConfChangeV2] {
+            assert_eq!(entry(flags, kind).verify(REGION), Ok(()));
+            assert_eq!(entry(flags, kind).flags(), flags);
+        }
+    }
+
+    #[test]
+    fn rafts_empty_entries_pass() {
+        assert_eq!(Entry::default().verify(REGION), Ok(()));
+    }
+
+    #[test]
+    fn context_is_a_flag_byte_and_a_checksum() {
+        let context = normal().0.context;
+        assert_eq!(context.len(), ENTRY_CONTEXT_LEN);
+        assert_eq!(context[0], 1);
+        let mut covered = Vec::new();
+        for number in [7_u64, 11, 3] {
+            covered.extend_from_slice(&number.to_be_bytes());
+        }
+        covered.push(1);
+        covered.extend_from_slice(b"payload");
+        assert_eq!(context[1..], crc32c::crc32c(&covered).to_be_bytes());
+    }
+
+    #[test]
+    fn every_damage_is_seen() {
+        let damages: [fn(&mut eraftpb::Entry); 9] = [
+            |entry| entry.index += 1,
+            |entry| entry.term += 1,
+            |entry| entry.data = Bytes::from_static(b"Payload"),
+            |entry| entry.data = Bytes::new(),
+            |entry| entry.context = Bytes::new(),
+            |entry| entry.context = entry.context.slice(..4),
+            |entry| entry.context = [&[0], &entry.context[1..]].concat().into(),
+            |entry| entry.entry_type = eraftpb::EntryType::EntryConfChange,
+            |entry| entry.context = [&entry.context[..], &[0]].concat().into(),
+        ];
+        for (at, damage) in damages.into_iter().enumerate() {
+            let mut damaged = normal();
+            damage(&mut damaged.0);
+            assert!(damaged.verify(REGION).is_err(), "damage {at}");
+        }
+        assert!(normal().verify(RegionId::must(8)).is_err());
+    }
 }

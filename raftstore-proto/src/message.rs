@@ -215,6 +215,18 @@ impl<M: protobuf::Message> MergeShared for M {
     }
 }
 
+impl MessageKind {
+    /// Whether raft sends it to itself only. Coming from another store it is an attack or a
+    /// mistake, and must not be stepped.
+    #[must_use]
+    pub const fn is_local(self) -> bool {
+        matches!(
+            self,
+            Self::Hup | Self::Beat | Self::Unreachable | Self::SnapStatus | Self::CheckQuorum
+        )
+    }
+}
+
 macro_rules! message_kinds {
     ($($(#[$doc:meta])* $name:ident = $raft:ident, $text:literal;)*) => {
         /// What a raft message is for.

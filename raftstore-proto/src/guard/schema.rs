@@ -290,3 +290,103 @@ pub(super) static STATUS_RESPONSE: Schema = generated(&[
 pub(super) static LEADER_RESPONSE: Schema = generated(&[boxed::<metapb::Peer>(1, &PEER)]);
 pub(super) static DETAIL_RESPONSE: Schema =
     generated(&[boxed::<metapb::Region>(1, &REGION), boxed::<metapb::Peer>(2, &PEER)]);
+
+#[cfg(test)]
+mod tests {
+    use protobuf::{
+        Message, ProtobufEnum, descriptor::FieldDescriptorProto_Type as Type,
+        reflect::MessageDescriptor,
+    };
+
+    use super::*;
+    use crate::pb::raft_serverpb;
+
+    /// Compares a table with the type's real fields; those of messages in it by name.
+    fn compare(schema: &Schema, descriptor: &MessageDescriptor) {
+        assert!(schema.keeps_unknown, "{}", descriptor.full_name());
+        let real = descriptor.fields();
+        assert_eq!(schema.fields.len(), real.len(), "{}", descriptor.full_name());
+        for field in real {
+            let proto = field.proto();
+            let number = u32::try_from(proto.get_number()).unwrap();
+            let ours = schema.field(number).expect(field.name());
+            let fits = match proto.get_field_type() {
+                Type::TYPE_MESSAGE => matches!(ours.kind, Kind::Message(_) | Kind::Items(_)),
+                Type::TYPE_BYTES => matches!(ours.kind, Kind::Bytes),
+                Type::TYPE_STRING => matches!(ours.kind, Kind::Text),
+                Type::TYPE_ENUM => matches!(ours.kind, Kind::Enum { .. } | Kind::Number),
+                _ if field.is_repeated() => matches!(ours.kind, Kind::Numbers),
+                _ => matches!(ours.kind, Kind::Number),
+            };
+            assert!(fits, "{}.{}", descriptor.full_name(), field.name());
+            let boxed = matches!(ours.kind, Kind::Message(_) | Kind::Items(_));
+            assert_eq!(ours.cost > 0, boxed || matches!(ours.kind, Kind::Numbers));
+        }
+    }
+
+    fn check<M: Message>(schema: &Schema) {
+        compare(schema, MessageDescriptor::for_type::<M>());
+    }
+
+    #[test]
+    fn tables_of_generated_types_are_complete() {
+        check::<metapb::Peer>(&PEER);
+        check::<metapb::RegionEpoch>(&EPOCH);
+        check::<metapb::Region>(&REGION);
+        check::<eraftpb::Entry>(&ENTRY);
+        check::<eraftpb::ConfState>(&CONF_STATE);
+        check::<eraftpb::SnapshotMetadata>(&SNAPSHOT_METADATA);
+        check::<eraftpb::Snapshot>(&SNAPSHOT);
+        check::<eraftpb::Message>(&RAFT);
+        check::<raft_serverpb::RaftMessage>(&RAFT_MESSAGE);
+        check::<raft_serverpb::RaftSnapshotData>(&SNAPSHOT_DATA);
+    }
+
+    #[test]
+    fn tables_of_errors_are_complete() {
+        check::<errorpb::Error>(&ERROR);
+        check::<errorpb::NotLeader>(&NOT_LEADER);
+        check::<errorpb::RegionNotFound>(&ONE_NUMBER);
+        check::<errorpb::KeyNotInRegion>(&KEY_NOT_IN_REGION);
+        check::<errorpb::EpochNotMatch>(&REGIONS);
+        check::<errorpb::ServerIsBusy>(&SERVER_IS_BUSY);
+        check::<errorpb::StaleCommand>(&EMPTY);
+        check::<errorpb::StoreNotMatch>(&TWO_NUMBERS);
+        check::<errorpb::RaftEntryTooLarge>(&ENTRY_TOO_LARGE);
+        check::<errorpb::ReadIndexNotReady>(&READ_NOT_READY);
+        check::<errorpb::RegionNotInitialized>(&ONE_NUMBER);
+        check::<errorpb::MismatchPeerId>(&TWO_NUMBERS);
+    }
+
+    #[test]
+    fn tables_of_responses_are_complete() {
+        check::<raft_cmdpb::RaftCmdResponse>(&RESPONSE);
+        check::<raft_cmdpb::RaftResponseHeader>(&RESPONSE_HEADER);
+        check::<raft_cmdpb::Response>(&OPERATION_RESPONSE);
+        check::<raft_cmdpb::GetResponse>(&GET_RESPONSE);
+        check::<raft_cmdpb::SnapResponse>(&ONE_REGION);
+        check::<raft_cmdpb::AdminResponse>(&ADMIN_RESPONSE);
+        check::<raft_cmdpb::ChangePeerResponse>(&ONE_REGION);
+        check::<raft_cmdpb::SplitResponse>(&SPLIT_RESPONSE);
+        check::<raft_cmdpb::BatchSplitResponse>(&REGIONS);
+        check::<raft_cmdpb::StatusResponse>(&STATUS_RESPONSE);
+        check::<raft_cmdpb::RegionLeaderResponse>(&LEADER_RESPONSE);
+        check::<raft_cmdpb::RegionDetailResponse>(&DETAIL_RESPONSE);
+    }
+
+    #[test]
+    fn enums_end_where_the_tables_say() {
+        let last = |values: &[i32]| values.iter().copied().max().map(i64::from);
+        let entry_types: Vec<_> =
+            eraftpb::EntryType::values().iter().map(|kind| kind.value()).collect();
+        let message_types: Vec<_> =
+            eraftpb::MessageType::values().iter().map(|kind| kind.value()).collect();
+        let roles: Vec<_> = metapb::PeerRole::values().iter().map(|role| role.value()).collect();
+        assert_eq!(last(&entry_types), Some(ENTRY_TYPES.cast_signed()));
+        assert_eq!(last(&message_types), Some(MESSAGE_TYPES.cast_signed()));
+        assert_eq!(last(&roles), Some(PEER_ROLES.cast_signed()));
+        for values in [entry_types, message_types, roles] {
+            assert_eq!(last(&values), Some(values.len() as i64 - 1), "no gaps");
+        }
+    }
+}
