@@ -1,0 +1,246 @@
+//! Decides what is asked of PD and when it is asked again. One thread polls all questions;
+//! nothing on the data path waits for it.
+//!
+//! A region's report replaces an older one that has not left yet, and only one of a region
+//! is on its way at a time, so a slow PD costs freshness and not memory. Reports are made
+//! again by the regions themselves; what fails is counted and dropped. Only the question
+//! for orders is repeated here, after a pause.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use crossbeam_channel::{Receiver, select};
+use pd_client::{Order, PdClient, RegionHeartbeat, RegionRoute, StoreStats};
+use raftstore_proto::{PeerId, RegionId, StoreId};
+
+use super::{
+    executor::{Executor, JobId},
+    figures::Figures,
+    shared::Shared,
+};
+use crate::{Event, FatalError, PdAnswer, PdRequest};
+
+/// Reports and questions on their way at a time; the rest waits.
+const IN_FLIGHT_MAX: usize = 64;
+/// Questions about peers that may wait; they are repeated by who asks.
+const QUESTIONS_MAX: usize = 1024;
+/// Pause before PD is asked for orders again after it failed to answer.
+const RETRY_AFTER: Duration = Duration::from_millis(500);
+
+/// How a question to PD ended.
+enum End {
+    RegionReported(RegionId, pd_client::Result<()>),
+    StoreReported(pd_client::Result<()>),
+    Validated(RegionId, PeerId, pd_client::Result<Option<RegionRoute>>),
+    Ordered(pd_client::Result<Order>),
+}
+
+/// The PD thread.
+pub(super) struct PdThread {
+    client: Arc<dyn PdClient>,
+    store: StoreId,
+    /// From the lanes; ends with them.
+    requests: Receiver<PdRequest>,
+    wakes: Receiver<JobId>,
+    executor: Executor<End>,
+    figures: Figures,
+    shared: Arc<Shared>,
+    backlog: Backlog,
+    in_flight: usize,
+    /// When to ask for orders again; `None` while a question for them is on its way.
+    ask_orders_at: Option<Instant>,
+}
+
+/// What has not been asked yet.
+#[derive(Default)]
+struct Backlog {
+    /// The newest report of each region that has one waiting.
+    reports: BTreeMap<RegionId, RegionHeartbeat>,
+    /// Regions of `reports` without a report on its way, longest waiting first.
+    order: VecDeque<RegionId>,
+    reporting: BTreeSet<RegionId>,
+    questions: BTreeSet<(RegionId, PeerId)>,
+    store_report: Option<StoreStats>,
+    is_reporting_store: bool,
+}
+
+enum Next {
+    Region(RegionHeartbeat),
+    Store(StoreStats),
+    Validate(RegionId, PeerId),
+}
+
+impl Backlog {
+    fn add(&mut self, request: PdRequest) {
+        match request {
+            PdRequest::RegionHeartbeat(report) => {
+                let region = report.region.id;
+                let is_first = self.reports.insert(region, report).is_none();
+                if is_first && !self.reporting.contains(&region) {
+                    self.order.push_back(region);
+                }
+            }
+            PdRequest::StoreHeartbeat(stats) => self.store_report = Some(stats),
+            PdRequest::ValidatePeer { region, peer } => {
+                if self.questions.len() < QUESTIONS_MAX {
+                    self.questions.insert((region, peer));
+                }
+            }
+        }
+    }
+
+    fn next(&mut self) -> Option<Next> {
+        if !self.is_reporting_store
+            && let Some(stats) = self.store_report.take()
+        {
+            self.is_reporting_store = true;
+            return Some(Next::Store(stats));
+        }
+        if let Some((region, peer)) = self.questions.pop_first() {
+            return Some(Next::Validate(region, peer));
+        }
+        let region = self.order.pop_front()?;
+        self.reporting.insert(region);
+        self.reports.remove(&region).map(Next::Region)
+    }
+
+    fn reported(&mut self, region: RegionId) {
+        self.reporting.remove(&region);
+        if self.reports.contains_key(&region) {
+            self.order.push_back(region);
+        }
+    }
+}
+
+impl PdThread {
+    pub(super) fn new(
+        client: Arc<dyn PdClient>,
+        store: StoreId,
+        requests: Receiver<PdRequest>,
+        figures: Figures,
+        shared: Arc<Shared>,
+    ) -> Self {
+        let (bell, wakes) = crossbeam_channel::unbounded();
+        Self {
+            client,
+            store,
+            requests,
+            wakes,
+            executor: Executor::new(bell),
+            figures,
+            shared,
+            backlog: Backlog::default(),
+            in_flight: 0,
+            ask_orders_at: Some(Instant::now()),
+        }
+    }
+
+    /// Asks until no lane is left, or the store fails. What is on its way then is given up.
+    pub(super) fn run(mut self) -> Result<(), FatalError> {
+        loop {
+            self.pump();
+            let retry =
+                self.ask_orders_at.map_or_else(crossbeam_channel::never, crossbeam_channel::at);
+            let end = select! {
+                recv(self.requests) -> request => match request {
+                    Ok(request) => {
+                        self.backlog.add(request);
+                        None
+                    }
+                    Err(_) => return Ok(()),
+                },
+                recv(self.wakes) -> job => match job {
+                    Ok(job) => self.executor.poll(job),
+                    Err(_) => None,
+                },
+                recv(self.shared.failure.quit()) -> _ => return Ok(()),
+                recv(retry) -> _ => None,
+            };
+            if let Some(end) = end {
+                self.on_end(end);
+            }
+        }
+    }
+
+    /// Asks what may be asked now.
+    fn pump(&mut self) {
+        if self.ask_orders_at.is_some_and(|at| at <= Instant::now()) {
+            self.ask_orders_at = None;
+            let (client, store) = (Arc::clone(&self.client), self.store);
+            self.spawn(async move { End::Ordered(client.next_order(store).await) });
+        }
+        while self.in_flight < IN_FLIGHT_MAX
+            && let Some(next) = self.backlog.next()
+        {
+            self.in_flight += 1;
+            let client = Arc::clone(&self.client);
+            match next {
+                Next::Region(report) => self.spawn(async move {
+                    let region = report.region.id;
+                    End::RegionReported(region, client.region_heartbeat(report).await)
+                }),
+                Next::Store(stats) => {
+                    let stats = (self.figures)(stats);
+                    self.spawn(
+                        async move { End::StoreReported(client.store_heartbeat(stats).await) },
+                    );
+                }
+                Next::Validate(region, peer) => self.spawn(async move {
+                    End::Validated(region, peer, client.region_by_id(region).await)
+                }),
+            }
+        }
+    }
+
+    fn spawn(&mut self, question: impl Future<Output = End> + Send + 'static) {
+        if let Some(end) = self.executor.spawn(Box::pin(question)) {
+            self.on_end(end);
+        }
+    }
+
+    fn on_end(&mut self, end: End) {
+        match end {
+            End::RegionReported(region, result) => {
+                self.in_flight -= 1;
+                self.backlog.reported(region);
+                self.count("region heartbeat", result);
+            }
+            End::StoreReported(result) => {
+                self.in_flight -= 1;
+                self.backlog.is_reporting_store = false;
+                self.count("store heartbeat", result);
+            }
+            End::Validated(region, peer, result) => {
+                self.in_flight -= 1;
+                if let Some(route) = self.count("validation of a peer", result) {
+                    let answer = PdAnswer::Validated { region, peer, route };
+                    self.shared.tell(region, Event::Pd(answer));
+                }
+            }
+            End::Ordered(result) => {
+                let now = Instant::now();
+                self.ask_orders_at = Some(if result.is_ok() { now } else { now + RETRY_AFTER });
+                if let Some(order) = self.count("orders", result) {
+                    self.shared.tell(order.region, Event::Pd(PdAnswer::Order(order)));
+                }
+            }
+        }
+    }
+
+    fn count<T>(&self, question: &'static str, result: pd_client::Result<T>) -> Option<T> {
+        match result {
+            Ok(answer) => {
+                self.shared.counters.pd_answers.add(1);
+                Some(answer)
+            }
+            Err(error) => {
+                self.shared.counters.pd_failures.add(1);
+                tracing::debug!(question, %error, "PD gave no answer");
+                None
+            }
+        }
+    }
+}

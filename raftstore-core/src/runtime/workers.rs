@@ -1,0 +1,164 @@
+//! Decides when slow work is done: snapshots installed and ranges deleted one slice after
+//! the other, the data engine synced once for all who wait, snapshots built beside it all.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use crossbeam_channel::{Receiver, TryRecvError, select};
+use engine_traits::KvEngine;
+use transport_traits::SnapStore;
+
+use super::shared::Shared;
+use crate::{
+    Event, FatalError, InstallOutcome, NoHooks, StoreMeta, Task, TaskDone,
+    apply::SnapBuild,
+    snap::{RegionWorker, build},
+};
+
+/// The thread that installs snapshots and deletes ranges.
+pub(super) struct RegionThread<K: KvEngine> {
+    pub(super) worker: RegionWorker<K, NoHooks>,
+    pub(super) meta: Arc<StoreMeta>,
+    pub(super) tasks: Receiver<Task>,
+    pub(super) shared: Arc<Shared>,
+}
+
+impl<K: KvEngine> RegionThread<K> {
+    /// Works until no lane is left, or the store fails. An install that is interrupted is
+    /// done over after the next start.
+    pub(super) fn run(mut self) -> Result<(), FatalError> {
+        loop {
+            if self.worker.is_idle() {
+                select! {
+                    recv(self.tasks) -> task => match task {
+                        Ok(task) => self.worker.push(task),
+                        Err(_) => return Ok(()),
+                    },
+                    recv(self.shared.failure.quit()) -> _ => return Ok(()),
+                }
+            }
+            // Before every slice, so that a cancel takes effect between two of them.
+            loop {
+                match self.tasks.try_recv() {
+                    Ok(task) => self.worker.push(task),
+                    Err(TryRecvError::Empty) => break,
+                    Err(TryRecvError::Disconnected) => return Ok(()),
+                }
+            }
+            if self.shared.failure.has_failed() {
+                return Ok(());
+            }
+            let slice = self.worker.step(&self.meta.numbers)?;
+            self.shared.counters.installed_bytes.add(slice.written_bytes);
+            for done in slice.done {
+                self.tell(done);
+            }
+        }
+    }
+
+    fn tell(&self, done: TaskDone) {
+        let (TaskDone::Installed { region, .. } | TaskDone::Built { region, .. }) = &done;
+        let region = *region;
+        if let TaskDone::Installed { outcome: InstallOutcome::Done { .. }, .. } = &done {
+            self.shared.counters.snapshots_installed.add(1);
+        }
+        self.shared.tell(region, Event::TaskDone(done));
+    }
+}
+
+/// Somebody waits for the data engine to be durable.
+pub(super) struct SyncWanted;
+
+/// The thread that makes the data engine durable.
+pub(super) struct SyncThread<K: KvEngine> {
+    pub(super) kv: K,
+    pub(super) meta: Arc<StoreMeta>,
+    pub(super) wanted: Receiver<SyncWanted>,
+    pub(super) interval: Duration,
+    pub(super) shared: Arc<Shared>,
+}
+
+impl<K: KvEngine> SyncThread<K> {
+    /// Syncs at once when somebody waits, and every interval in which something was
+    /// written. Once no lane is left, a last time: the next start has less to replay.
+    pub(super) fn run(self) -> Result<(), FatalError> {
+        let mut due = Instant::now() + self.interval;
+        loop {
+            let (is_asked, is_last) = select! {
+                recv(self.wanted) -> wanted => (wanted.is_ok(), wanted.is_err()),
+                recv(self.shared.failure.quit()) -> _ => return Ok(()),
+                recv(crossbeam_channel::at(due)) -> _ => (false, false),
+            };
+            // Those who asked before the sample is taken are served by this sync.
+            while self.wanted.try_recv().is_ok() {}
+            if self.shared.failure.has_failed() {
+                return Ok(());
+            }
+            if is_asked || self.meta.numbers.written() > self.meta.numbers.durable() {
+                self.sync()?;
+            }
+            if is_last {
+                return Ok(());
+            }
+            due = Instant::now() + self.interval;
+        }
+    }
+
+    fn sync(&self) -> Result<(), FatalError> {
+        // The sample comes first: only writes that had returned by then are covered (W4).
+        let number = self.meta.numbers.written();
+        self.kv.sync().map_err(FatalError::engine("making the data durable", None))?;
+        self.meta.numbers.publish_durable(number);
+        self.shared.counters.kv_syncs.add(1);
+        self.shared.tell_all(|| Event::KvDurable(number));
+        Ok(())
+    }
+}
+
+/// A thread that builds region snapshots. Several of them share one queue.
+pub(super) struct BuildThread<K: KvEngine> {
+    pub(super) builds: Receiver<SnapBuild<K::Snapshot>>,
+    pub(super) snaps: Arc<dyn SnapStore>,
+    pub(super) chunk_bytes: usize,
+    pub(super) shared: Arc<Shared>,
+}
+
+impl<K: KvEngine> BuildThread<K> {
+    /// Builds until no apply thread is left, or the store fails.
+    pub(super) fn run(self) -> Result<(), FatalError> {
+        loop {
+            let job = select! {
+                recv(self.builds) -> job => match job {
+                    Ok(job) => job,
+                    Err(_) => return Ok(()),
+                },
+                recv(self.shared.failure.quit()) -> _ => return Ok(()),
+            };
+            if self.shared.failure.has_failed() {
+                return Ok(());
+            }
+            self.build(&job);
+        }
+    }
+
+    fn build(&self, job: &SnapBuild<K::Snapshot>) {
+        let SnapBuild { region, incarnation, key, snapshot } = job;
+        let built = match build::build(region, *key, snapshot, &*self.snaps, self.chunk_bytes) {
+            Ok(built) => {
+                self.shared.counters.snapshots_built.add(1);
+                Some(built)
+            }
+            // Not fatal: raft asks again, here or elsewhere (H49).
+            Err(error) => {
+                self.shared.counters.snapshots_failed.add(1);
+                let cause = std::error::Error::source(&error).map(ToString::to_string);
+                tracing::warn!(%error, cause, "region snapshot was not built");
+                None
+            }
+        };
+        let done = TaskDone::Built { region: region.id, incarnation: *incarnation, built };
+        self.shared.tell(region.id, Event::TaskDone(done));
+    }
+}

@@ -1,0 +1,62 @@
+//! Decides which rounds share a sync: all that wait when the disk is free again (D3, W10).
+
+use std::sync::Arc;
+
+use crossbeam_channel::{Receiver, select};
+use engine_traits::{KvEngine, RaftEngine};
+
+use super::shared::{LaneInput, Shared};
+use crate::{FatalError, LaneId, NoHooks, Persisted, StoreMeta, Writes};
+
+/// The one writer of a store.
+pub(super) struct Writer<K: KvEngine, R: RaftEngine> {
+    pub(super) kv: K,
+    pub(super) raft: R,
+    pub(super) meta: Arc<StoreMeta>,
+    pub(super) rounds: Receiver<Writes<K, R>>,
+    pub(super) shared: Arc<Shared>,
+}
+
+impl<K: KvEngine, R: RaftEngine> Writer<K, R> {
+    /// Writes until no lane is left, or the store fails.
+    pub(super) fn run(self) -> Result<(), FatalError> {
+        loop {
+            let first = select! {
+                recv(self.rounds) -> round => match round {
+                    Ok(round) => round,
+                    Err(_) => return Ok(()),
+                },
+                recv(self.shared.failure.quit()) -> _ => return Ok(()),
+            };
+            let mut group = vec![first];
+            group.extend(self.rounds.try_iter());
+            // Once anything has failed nothing is written any more (R29).
+            if self.shared.failure.has_failed() {
+                return Ok(());
+            }
+            self.commit(group)?;
+        }
+    }
+
+    fn commit(&self, group: Vec<Writes<K, R>>) -> Result<(), FatalError> {
+        let counters = &self.shared.counters;
+        counters.groups.add(1);
+        counters.rounds.add(group.len() as u64);
+        counters.log_bytes.add(group.iter().map(|round| round.log_bytes() as u64).sum());
+        counters.log_syncs.add(u64::from(group.iter().any(Writes::must_sync)));
+        let numbers = &self.meta.numbers;
+        let proofs = Writes::commit_group(group, &self.kv, &self.raft, numbers, &NoHooks)?;
+        let mut by_lane: Vec<Vec<Persisted>> = Vec::new();
+        by_lane.resize_with(self.shared.lanes.len(), Vec::new);
+        for proof in proofs {
+            by_lane[usize::from(proof.lane().0)].push(proof);
+        }
+        for (lane, proofs) in (0..).map(LaneId).zip(by_lane) {
+            if !proofs.is_empty() {
+                // A lane that has ended releases nothing any more.
+                let _ = self.shared.link(lane).significant.send(LaneInput::Proofs(proofs));
+            }
+        }
+        Ok(())
+    }
+}
