@@ -47,5 +47,7 @@ pub use hooks::{Bug, Hooks, NoHooks};
 pub use meta::{KvNumbers, LaneId, StoreMeta};
 pub use metrics::StoreMetrics;
 pub use ready::{Persisted, Ready, Writes};
-pub use store::Store;
+pub use store::{PeerPhase, PeerStatus, Store, StoreOptions, bootstrap};
+#[cfg(feature = "test-support")]
+pub use store::seed;
 pub use time::MonoTime;

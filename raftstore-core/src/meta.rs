@@ -142,11 +142,6 @@ impl StoreMeta {
         inner.pending_snapshots.remove(&region);
     }
 
-    /// A registered region other than `region` that shares a key with it.
-    pub(crate) fn overlap(&self, region: &Region) -> Option<Region> {
-        self.inner.lock().first_overlap(region).cloned()
-    }
-
     /// Admits a snapshot of `region` (4.9): refused if its range overlaps a registered
     /// region or an admitted snapshot of another region. The newest of one region wins.
     pub(crate) fn admit_snapshot(&self, region: &Region) -> Result<(), Region> {

@@ -30,11 +30,6 @@ impl EntryCache {
         self.entries.back().map(Entry::index)
     }
 
-    /// Payload bytes held.
-    pub(crate) fn bytes(&self) -> usize {
-        self.bytes
-    }
-
     /// The entry at `index`, if held.
     pub(crate) fn get(&self, index: u64) -> Option<&Entry> {
         let first = self.first_index()?;
@@ -139,7 +134,7 @@ mod tests {
         assert_eq!(cache.get(6).map(Entry::term), Some(1));
         assert_eq!(cache.get(7).map(Entry::term), Some(2));
         assert_eq!(cache.get(9), None);
-        assert_eq!(cache.bytes(), 40);
+        assert_eq!(cache.bytes, 40);
     }
 
     #[test]
@@ -168,7 +163,7 @@ mod tests {
         cache.compact(10, 8);
         assert_eq!(cache.first_index(), Some(9));
         cache.compact(10, 9);
-        assert_eq!((cache.first_index(), cache.bytes()), (None, 0));
+        assert_eq!((cache.first_index(), cache.bytes), (None, 0));
     }
 
     #[test]

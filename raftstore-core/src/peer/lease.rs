@@ -57,11 +57,6 @@ impl Lease {
         self.state = LeaseState::None;
     }
 
-    /// Whether a transfer was set in motion in this term.
-    pub(crate) fn is_suspect(&self) -> bool {
-        self.state == LeaseState::Suspect
-    }
-
     /// The moment the lease ends, if it is believed at all.
     pub(crate) fn bound(&self) -> Option<MonoTime> {
         match self.state {

@@ -175,10 +175,6 @@ impl<R: RaftEngine> RaftGroup<R> {
         self.raw.raft.raft_log.last_index()
     }
 
-    pub(crate) fn is_promotable(&self) -> bool {
-        self.raw.raft.promotable()
-    }
-
     pub(crate) fn lead_transferee(&self) -> Option<u64> {
         self.raw.raft.lead_transferee
     }
@@ -203,7 +199,6 @@ impl<R: RaftEngine> RaftGroup<R> {
                 Progress {
                     matched: progress.matched,
                     in_snapshot: progress.state == raft::ProgressState::Snapshot,
-                    recent_active: progress.recent_active || *id == self.raw.raft.id,
                 },
             )
         })
@@ -223,10 +218,6 @@ impl<R: RaftEngine> RaftGroup<R> {
         let snapshot = self.raw.snap()?;
         let meta = snapshot.get_metadata();
         (!snapshot.is_empty()).then_some((meta.index, meta.term))
-    }
-
-    pub(crate) fn is_taking_snapshot(&self) -> bool {
-        self.taking_snapshot
     }
 
     /// First index raft can serve, an unfetched snapshot included (R36).
@@ -581,7 +572,6 @@ impl<R: RaftEngine> RaftGroup<R> {
 pub(crate) struct Progress {
     pub(crate) matched: u64,
     pub(crate) in_snapshot: bool,
-    pub(crate) recent_active: bool,
 }
 
 fn conf_change_of(change: &PeerChange) -> ConfChange {

@@ -1,7 +1,7 @@
 //! Reads on the leader: under the lease at once, else after a quorum has confirmed it.
 
 use engine_traits::{KvEngine, RaftEngine, Reader};
-use raftstore_proto::{Body, Command, EntryFlags, Operation, RegionError, Response};
+use raftstore_proto::{Body, Command, Operation, RegionError, Response};
 
 use super::{Peer, reads::PendingRead};
 use crate::{
@@ -154,13 +154,5 @@ impl<R: RaftEngine> Peer<R> {
             return Err(RegionError::InvalidCommand { why: "read and write cannot be mixed" });
         }
         Ok(writes == 0)
-    }
-
-    /// An entry without content, to learn whether this peer still leads.
-    pub(crate) fn propose_empty<K: KvEngine, H: Hooks>(&mut self, ctx: &mut Context<K, R, H>) {
-        if let Ok((index, _)) = self.group.propose(Vec::new(), EntryFlags::default()) {
-            self.note_proposed(index, ctx.now);
-            ctx.mark(self.region_id());
-        }
     }
 }

@@ -135,11 +135,11 @@ impl<R: RaftEngine> Peer<R> {
         self.log_bytes = 0;
         let local = self.group.storage().local_state(self.replica.id);
         let state = RegionState { phase: RegionPhase::Applying, region: region.clone() };
-        batch.put(Cf::Raft, &keys::region_state_key(id), &wire::encode_region_state(id, &state));
+        batch.put(Cf::Raft, &keys::region_state_key(id), &wire::record::encode_region_state(id, &state));
         batch.put(
             Cf::Raft,
             &keys::apply_state_key(id),
-            &wire::encode_apply_state(id, &self.applied),
+            &wire::record::encode_apply_state(id, &self.applied),
         );
         // A copy, for the case that the log part below is lost (1.8 step 3). It ends at the
         // snapshot: entries behind it are raft's to send again.
@@ -149,7 +149,7 @@ impl<R: RaftEngine> Peer<R> {
         batch.put(
             Cf::Raft,
             &keys::snapshot_raft_state_key(id),
-            &wire::encode_local_state(id, &copy),
+            &wire::record::encode_local_state(id, &copy),
         );
         ctx.metrics.snapshots_accepted += 1;
         self.intake = Some(Intake {

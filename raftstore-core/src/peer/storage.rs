@@ -4,7 +4,7 @@
 //! raft aborts the process on most storage errors. So this view remembers what went wrong
 //! and answers short; the wrapper asks for the damage after each call.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 
 use engine_traits::RaftEngine;
 use raft::{
@@ -49,7 +49,7 @@ pub(crate) struct PeerStorage<R> {
     pub(crate) persisted_vote: u64,
     pub(crate) cache: EntryCache,
     pub(crate) making: RefCell<SnapshotMaking>,
-    damage: Cell<Option<engine_traits::Error>>,
+    damage: RefCell<Option<engine_traits::Error>>,
 }
 
 impl<R: RaftEngine> PeerStorage<R> {
@@ -73,7 +73,7 @@ impl<R: RaftEngine> PeerStorage<R> {
             persisted_vote: local.hard_state.vote,
             cache: EntryCache::default(),
             making: RefCell::default(),
-            damage: Cell::new(None),
+            damage: RefCell::new(None),
         }
     }
 
@@ -93,8 +93,7 @@ impl<R: RaftEngine> PeerStorage<R> {
     }
 
     fn note_damage(&self, error: engine_traits::Error) {
-        let first = self.damage.take().unwrap_or(error);
-        self.damage.set(Some(first));
+        self.damage.borrow_mut().get_or_insert(error);
     }
 
     /// Stages entries: from their first index on they replace what was there.

@@ -130,7 +130,7 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
                     batch.put(
                         Cf::Raft,
                         &keys::region_state_key(*region),
-                        &wire::encode_region_state(*region, &state),
+                        &wire::record::encode_region_state(*region, &state),
                     );
                     if out_of_order {
                         round.log.clear_region(*region);

@@ -125,7 +125,7 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
             .get(Cf::Raft, &key)
             .map_err(FatalError::engine("reading a region's record", Some(region)))?;
         bytes
-            .map(|bytes| wire::decode_region_state(region, &bytes))
+            .map(|bytes| wire::record::decode_region_state(region, &bytes))
             .transpose()
             .map_err(FatalError::record("reading a region's record", Some(region)))
     }
