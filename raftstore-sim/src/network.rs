@@ -234,6 +234,12 @@ impl Network {
         self.filters.get_mut(&id).map(|filter| std::mem::take(&mut filter.held)).unwrap_or_default()
     }
 
+    /// How many messages all filters hold.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.filters.values().map(|filter| filter.held.len()).sum()
+    }
+
     /// How many messages a filter has taken.
     #[must_use]
     pub fn taken(&self, id: FilterId) -> u64 {

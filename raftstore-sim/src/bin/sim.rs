@@ -1,0 +1,350 @@
+//! Runs seeds, replays one, and proves that planted bugs are found.
+
+use std::{
+    collections::BTreeSet,
+    io::Write,
+    process::ExitCode,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+
+use clap::{Parser, Subcommand};
+use raftstore_core::Bug;
+use raftstore_sim::{
+    counters::{Counters, Sometimes},
+    plan::Plan,
+    planted::{BUGS, bug_named},
+    queue::{MILLI, SECOND},
+    run::{Outcome, quiet_panics, run},
+    transcript::Transcript,
+};
+
+/// The deterministic simulator of raftstore.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Run seeds; stop at the first violation.
+    Run {
+        /// How many seeds.
+        #[arg(long, default_value_t = 100)]
+        seeds: u64,
+        /// The first seed.
+        #[arg(long, default_value_t = 0)]
+        from: u64,
+        /// Threads.
+        #[arg(long, default_value_t = 2)]
+        jobs: u64,
+        /// Go on after a violation, and list all at the end.
+        #[arg(long)]
+        keep_going: bool,
+        /// Run every seed twice and compare the transcripts.
+        #[arg(long)]
+        twice: bool,
+    },
+    /// Run one seed and print its timeline.
+    Replay {
+        /// Which.
+        #[arg(long)]
+        seed: u64,
+        /// With this bug planted.
+        #[arg(long)]
+        bug: Option<String>,
+        /// Only this many lines at the end.
+        #[arg(long)]
+        tail: Option<usize>,
+    },
+    /// Plant bugs in the core and count the seeds until each is found.
+    Planted {
+        /// Only this one.
+        #[arg(long)]
+        bug: Option<String>,
+        /// Most seeds per bug.
+        #[arg(long, default_value_t = 2_000)]
+        seeds: u64,
+        /// The first seed.
+        #[arg(long, default_value_t = 0)]
+        from: u64,
+        /// Threads.
+        #[arg(long, default_value_t = 2)]
+        jobs: u64,
+    },
+    /// Measure simulated seconds per CPU second: five stores, eight regions, a tick of 100
+    /// ms, ten writes per second and region, all checks on.
+    Bench {
+        /// Runs of a simulated minute.
+        #[arg(long, default_value_t = 5)]
+        runs: u64,
+    },
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    quiet_panics();
+    let result = match arguments.command {
+        Task::Run { seeds, from, jobs, keep_going, twice } => {
+            run_seeds(from, seeds, jobs, keep_going, twice)
+        }
+        Task::Replay { seed, bug, tail } => replay(seed, bug.as_deref(), tail),
+        Task::Planted { bug, seeds, from, jobs } => planted(bug.as_deref(), from, seeds, jobs),
+        Task::Bench { runs } => bench(runs),
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        // The reader of our output has gone; nothing is left to say.
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn out() -> impl Write {
+    std::io::stdout().lock()
+}
+
+/// Runs seeds on several threads; `look` says of each outcome whether to go on.
+fn in_parallel(
+    from: u64,
+    seeds: u64,
+    jobs: u64,
+    make: impl Fn(u64) -> Outcome + Sync,
+    look: impl Fn(Outcome) -> bool + Sync,
+) {
+    let next = AtomicU64::new(from);
+    let stop = AtomicBool::new(false);
+    let end = from.saturating_add(seeds);
+    std::thread::scope(|scope| {
+        for _ in 0..jobs.max(1) {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= end {
+                        break;
+                    }
+                    if !look(make(seed)) {
+                        stop.store(true, Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+    });
+}
+
+#[derive(Default)]
+struct Tally {
+    done: u64,
+    simulated: u64,
+    steps: u64,
+    counters: Counters,
+    failed: Vec<Outcome>,
+}
+
+fn run_seeds(
+    from: u64,
+    seeds: u64,
+    jobs: u64,
+    keep_going: bool,
+    twice: bool,
+) -> std::io::Result<bool> {
+    let began = Instant::now();
+    let tally = Mutex::new(Tally::default());
+    let make = |seed| {
+        let outcome = run(Plan::draw(seed), Transcript::default());
+        if twice && outcome.violation.is_none() {
+            let again = run(Plan::draw(seed), Transcript::default());
+            if again.hash != outcome.hash {
+                let detail = format!("{:016x} and {:016x}", outcome.hash, again.hash);
+                return Outcome {
+                    violation: Some((
+                        0,
+                        raftstore_sim::invariants::Violation::new(
+                            "one seed, one transcript",
+                            detail,
+                        ),
+                    )),
+                    ..outcome
+                };
+            }
+        }
+        outcome
+    };
+    in_parallel(from, seeds, jobs, make, |outcome| {
+        let failed = outcome.violation.is_some();
+        let Ok(mut tally) = tally.lock() else { return false };
+        tally.done += 1;
+        tally.simulated += outcome.simulated;
+        tally.steps += outcome.steps;
+        tally.counters.merge(&outcome.counters);
+        if failed {
+            let _ = report(&outcome);
+            tally.failed.push(outcome);
+        }
+        if tally.done.is_multiple_of(50) {
+            let rate = per_second(tally.simulated, &began, jobs);
+            let _ =
+                writeln!(out(), "{} of {seeds} seeds, {rate} simulated s per CPU s", tally.done);
+        }
+        !failed || keep_going
+    });
+    let tally = tally.into_inner().map_err(|_| std::io::Error::other("a worker panicked"))?;
+    let mut out = out();
+    writeln!(
+        out,
+        "{} seeds, {} simulated s, {} steps in {:.1} s: {} simulated s per CPU s",
+        tally.done,
+        tally.simulated / SECOND,
+        tally.steps,
+        began.elapsed().as_secs_f64(),
+        per_second(tally.simulated, &began, jobs)
+    )?;
+    for what in Sometimes::ALL {
+        writeln!(out, "  {:>10} {}", tally.counters.get(*what), what.text())?;
+    }
+    let never = tally.counters.never();
+    if !never.is_empty() && seeds >= 200 {
+        let names: Vec<&str> = never.iter().map(|what| what.text()).collect();
+        writeln!(out, "never happened: {}", names.join(", "))?;
+    }
+    if tally.failed.is_empty() {
+        writeln!(out, "no violation")?;
+        return Ok(never.is_empty() || seeds < 200);
+    }
+    summarize(&mut out, &tally.failed)?;
+    Ok(false)
+}
+
+/// Failing seeds by what they violate.
+fn summarize(out: &mut impl Write, failed: &[Outcome]) -> std::io::Result<()> {
+    let kinds: BTreeSet<&str> = failed
+        .iter()
+        .filter_map(|outcome| outcome.violation.as_ref())
+        .map(|(_, violation)| violation.invariant)
+        .collect();
+    for kind in kinds {
+        let seeds: Vec<String> = failed
+            .iter()
+            .filter(|outcome| {
+                outcome.violation.as_ref().is_some_and(|(_, violation)| violation.invariant == kind)
+            })
+            .map(|outcome| outcome.seed.to_string())
+            .collect();
+        writeln!(out, "{:>5} seeds violate \"{kind}\": {}", seeds.len(), seeds.join(" "))?;
+    }
+    Ok(())
+}
+
+fn report(outcome: &Outcome) -> std::io::Result<()> {
+    let Some((at, violation)) = &outcome.violation else { return Ok(()) };
+    let mut out = out();
+    writeln!(out, "seed {} at {} ms: {violation}", outcome.seed, at / MILLI)?;
+    writeln!(out, "  replay: cargo run -p raftstore-sim -- replay --seed {}", outcome.seed)
+}
+
+fn per_second(simulated: u64, began: &Instant, jobs: u64) -> u64 {
+    let cpu_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX) * jobs;
+    simulated / MILLI / cpu_ms.max(1)
+}
+
+fn replay(seed: u64, bug: Option<&str>, tail: Option<usize>) -> std::io::Result<bool> {
+    let plan = match bug {
+        None => Plan::draw(seed),
+        Some(name) => match bug_named(name) {
+            Some(bug) => Plan::for_bug(seed, bug),
+            None => return unknown_bug(name),
+        },
+    };
+    let mut out = out();
+    writeln!(out, "{plan:#?}")?;
+    let outcome = run(plan, Transcript::readable());
+    let skip = tail.map_or(0, |tail| outcome.timeline.len().saturating_sub(tail));
+    for line in &outcome.timeline[skip..] {
+        writeln!(out, "{line}")?;
+    }
+    writeln!(out, "{} events, hash {:016x}", outcome.lines, outcome.hash)?;
+    match &outcome.violation {
+        None => writeln!(out, "no violation")?,
+        Some((at, violation)) => writeln!(out, "at {} ms: {violation}", at / MILLI)?,
+    }
+    Ok(outcome.violation.is_none())
+}
+
+fn unknown_bug(name: &str) -> std::io::Result<bool> {
+    let names: Vec<&str> = BUGS.iter().map(|(_, name)| *name).collect();
+    writeln!(out(), "no bug is called {name}; there are {}", names.join(", "))?;
+    Ok(false)
+}
+
+fn planted(only: Option<&str>, from: u64, seeds: u64, jobs: u64) -> std::io::Result<bool> {
+    if let Some(name) = only
+        && bug_named(name).is_none()
+    {
+        return unknown_bug(name);
+    }
+    let mut all_found = true;
+    writeln!(out(), "{:<28} {:>6}  found by", "bug", "seeds")?;
+    for (bug, name) in BUGS {
+        if only.is_some_and(|only| only != *name) {
+            continue;
+        }
+        let found = first_failure(*bug, from, seeds, jobs);
+        let mut out = out();
+        match &found {
+            Some((needed, outcome)) => {
+                let what =
+                    outcome.violation.as_ref().map_or("", |(_, violation)| violation.invariant);
+                writeln!(out, "{name:<28} {needed:>6}  {what} (seed {})", outcome.seed)?;
+            }
+            None => {
+                writeln!(out, "{name:<28} {:>6}  NOT FOUND in {seeds} seeds", "-")?;
+                all_found = false;
+            }
+        }
+    }
+    Ok(all_found)
+}
+
+/// The smallest seed that finds the bug, and how many were needed.
+fn first_failure(bug: Bug, from: u64, seeds: u64, jobs: u64) -> Option<(u64, Outcome)> {
+    let first: Mutex<Option<Outcome>> = Mutex::new(None);
+    let make = |seed| run(Plan::for_bug(seed, bug), Transcript::default());
+    in_parallel(from, seeds, jobs, make, |outcome| {
+        if outcome.violation.is_none() {
+            return true;
+        }
+        if let Ok(mut first) = first.lock()
+            && first.as_ref().is_none_or(|known| outcome.seed < known.seed)
+        {
+            *first = Some(outcome);
+        }
+        false
+    });
+    let outcome = first.into_inner().ok().flatten()?;
+    Some((outcome.seed - from + 1, outcome))
+}
+
+fn bench(runs: u64) -> std::io::Result<bool> {
+    let began = Instant::now();
+    let mut simulated = 0;
+    let mut steps = 0;
+    for seed in 0..runs {
+        let outcome = run(Plan::bench(seed), Transcript::default());
+        report(&outcome)?;
+        simulated += outcome.simulated;
+        steps += outcome.steps;
+    }
+    let rate = per_second(simulated, &began, 1);
+    writeln!(
+        out(),
+        "{} simulated s, {steps} steps in {:.2} s: {rate} simulated s per CPU s",
+        simulated / SECOND,
+        began.elapsed().as_secs_f64()
+    )?;
+    Ok(rate >= 100)
+}

@@ -1,0 +1,150 @@
+//! Counts the rare things of a run, so that a set of seeds can prove it has seen them all.
+
+use std::collections::BTreeMap;
+
+macro_rules! sometimes {
+    ($($(#[$doc:meta])* $name:ident = $text:literal;)*) => {
+        /// Something that must happen in some run.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Sometimes {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Sometimes {
+            /// Everything that is counted.
+            pub const ALL: &'static [Self] = &[$(Self::$name),*];
+
+            /// In words.
+            #[must_use]
+            pub const fn text(self) -> &'static str {
+                match self {
+                    $(Self::$name => $text,)*
+                }
+            }
+        }
+    };
+}
+
+sometimes! {
+    /// A peer became leader.
+    Elections = "elections won";
+    /// A leader handed over as it was told.
+    LeaderTransfers = "leader transfers asked";
+    /// A membership change was executed.
+    ConfChanges = "membership changes applied";
+    /// A learner was added.
+    LearnersAdded = "learners added";
+    /// A region snapshot was built.
+    SnapshotsBuilt = "region snapshots built";
+    /// A region snapshot was sent and arrived.
+    SnapshotsReceived = "region snapshots received";
+    /// The transfer of a region snapshot failed.
+    SnapshotsLost = "region snapshots lost on the way";
+    /// A region snapshot was installed.
+    SnapshotsInstalled = "region snapshots installed";
+    /// An installation was cancelled.
+    InstallsCancelled = "snapshot installations cancelled";
+    /// A peer was destroyed.
+    PeersDestroyed = "peers destroyed";
+    /// A peer was created by a message.
+    PeersCreated = "peers created by messages";
+    /// A removal claim was sent.
+    RemovalClaims = "removal claims sent";
+    /// Log was cut.
+    LogCuts = "log prefixes cut";
+    /// A write was acknowledged.
+    WritesAcknowledged = "writes acknowledged";
+    /// A write ended with an unknown outcome.
+    WritesUnknown = "writes with unknown outcome";
+    /// A read through the store was answered.
+    StoreReads = "reads served by the store thread";
+    /// A read through a quorum was answered.
+    QuorumReads = "reads served by read index";
+    /// A read beside the store was answered.
+    LocalReads = "reads served off the store thread";
+    /// A real delete or delete-range was acknowledged.
+    Deletes = "deletes acknowledged";
+    /// A store was killed.
+    Kills = "stores killed";
+    /// A store lost power.
+    PowerLosses = "stores that lost power";
+    /// Power was lost at a chosen step.
+    CutsAtSteps = "stores cut at a chosen step";
+    /// All stores died at the same moment.
+    Blackouts = "all stores cut at once";
+    /// A store stopped in order.
+    CleanStops = "stores stopped in order";
+    /// An engine call failed and stopped its store.
+    DiskFailures = "stores stopped by a failing disk";
+    /// The network was partitioned.
+    Partitions = "partitions";
+    /// A link was cut in one direction.
+    OneWayCuts = "one-way cuts";
+    /// PD was away.
+    PdAbsences = "absences of PD";
+    /// PD gave an order.
+    PdOrders = "orders of PD";
+    /// A store was paused.
+    Pauses = "stores paused";
+    /// A group of several rounds shared one sync.
+    GroupCommits = "groups of rounds that shared a sync";
+    /// A store said it was busy.
+    Busy = "busy answers";
+}
+
+/// How often each thing happened.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    counts: BTreeMap<Sometimes, u64>,
+}
+
+impl Counters {
+    /// It happened.
+    pub fn hit(&mut self, what: Sometimes) {
+        self.add(what, 1);
+    }
+
+    /// It happened `times` times.
+    pub fn add(&mut self, what: Sometimes, times: u64) {
+        if times > 0 {
+            *self.counts.entry(what).or_default() += times;
+        }
+    }
+
+    /// How often it happened.
+    #[must_use]
+    pub fn get(&self, what: Sometimes) -> u64 {
+        self.counts.get(&what).copied().unwrap_or(0)
+    }
+
+    /// Adds the counts of another run.
+    pub fn merge(&mut self, other: &Self) {
+        for (what, times) in &other.counts {
+            self.add(*what, *times);
+        }
+    }
+
+    /// What never happened.
+    #[must_use]
+    pub fn never(&self) -> Vec<Sometimes> {
+        Sometimes::ALL.iter().copied().filter(|what| self.get(*what) == 0).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_add_up() {
+        let mut first = Counters::default();
+        first.hit(Sometimes::Elections);
+        let mut second = Counters::default();
+        second.add(Sometimes::Elections, 2);
+        second.add(Sometimes::Kills, 0);
+        first.merge(&second);
+        assert_eq!(first.get(Sometimes::Elections), 3);
+        assert!(first.never().contains(&Sometimes::Kills));
+        assert!(!first.never().contains(&Sometimes::Elections));
+    }
+}

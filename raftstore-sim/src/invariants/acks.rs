@@ -1,0 +1,37 @@
+//! What a peer acknowledges is in its log (Raft dissertation 10.2.1: "before responding
+//! to RPCs"; raft fact R22).
+
+use engine_traits::RaftEngine;
+use engine_traits::mem::MemRaftLog;
+use raftstore_proto::{MessageKind, RaftMessage};
+
+use super::{Violation, log_matching::region_id};
+
+/// Looks at a message that leaves `store`, whose log was cut at `truncated`.
+///
+/// # Errors
+/// If it acknowledges an entry that is not in the log engine.
+pub fn check_ack(
+    store: u64,
+    message: &RaftMessage,
+    truncated: u64,
+    log: &MemRaftLog,
+) -> Result<(), Violation> {
+    let raft = message.raft();
+    if message.kind() != Some(MessageKind::AppendResponse) || raft.reject {
+        return Ok(());
+    }
+    let Some(region) = message.region() else { return Ok(()) };
+    if raft.index <= truncated || matches!(log.entry(region, raft.index), Ok(Some(_))) {
+        return Ok(());
+    }
+    Err(Violation::new(
+        "an acknowledgement is durable",
+        format!(
+            "store {store}: peer {} acknowledges index {} of region {}, which is not in its log",
+            raft.from,
+            raft.index,
+            region_id(region.get())
+        ),
+    ))
+}

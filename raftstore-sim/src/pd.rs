@@ -1,0 +1,116 @@
+//! The placement driver of a simulated world: stepped directly, sometimes away.
+
+use pd_client::{
+    Order, StoreInfo, StoreLifecycle,
+    mock::{PdConfig, PdCore},
+};
+use raftstore_core::{Event, PdAnswer, PdRequest};
+use raftstore_proto::{ClusterId, StoreId};
+
+use crate::{
+    counters::Sometimes,
+    plan::Plan,
+    queue::{MICRO, MILLI, Nanos},
+    world::{NodeStep, World},
+};
+
+/// Capacity every store claims.
+const CAPACITY: u64 = 1 << 40;
+
+/// PD, and when it can be reached.
+#[derive(Debug)]
+pub struct Pd {
+    /// PD itself.
+    pub core: PdCore,
+    /// Nobody gets an answer before this moment.
+    pub absent_until: Nanos,
+}
+
+/// PD's clock.
+const fn ms(now: Nanos) -> u64 {
+    now / MILLI
+}
+
+impl Pd {
+    /// A PD for the cluster of `plan`; it knows nothing yet.
+    #[must_use]
+    pub fn new(plan: &Plan) -> Self {
+        let config = PdConfig {
+            schedule: plan.pd_schedules,
+            max_replicas: usize::try_from(plan.replicas).unwrap_or(3),
+            max_store_down_ms: 20_000,
+            store_silent_ms: 5_000,
+            operator_timeout_ms: 15_000,
+            ..PdConfig::default()
+        };
+        Self { core: PdCore::new(ClusterId::must(1), config), absent_until: 0 }
+    }
+
+    /// A store has started and says who it is.
+    pub fn store_started(&mut self, now: Nanos, store: u64) {
+        let info = StoreInfo {
+            id: StoreId::must(store),
+            address: format!("s{store}"),
+            labels: Vec::new(),
+            lifecycle: StoreLifecycle::Up,
+        };
+        // Before the bootstrap nobody may, afterwards nothing speaks against it.
+        let _ = self.core.put_store(ms(now), info);
+    }
+
+    /// An id that nobody has.
+    pub const fn alloc_id(&mut self) -> u64 {
+        self.core.alloc_id()
+    }
+}
+
+impl World {
+    /// A store's question or report reaches PD.
+    pub(crate) fn pd_step(&mut self, store: u64, life: u64, request: PdRequest) {
+        if self.pd.absent_until > self.now {
+            return;
+        }
+        let now = ms(self.now);
+        let answer = match request {
+            PdRequest::RegionHeartbeat(heartbeat) => {
+                let region = heartbeat.region.id.get();
+                match self.pd.core.region_heartbeat(now, heartbeat) {
+                    Ok(Some(order)) => {
+                        self.counters.hit(Sometimes::PdOrders);
+                        self.transcript.event(
+                            self.now,
+                            store,
+                            region,
+                            format_args!("PD orders {:?}", order.action),
+                        );
+                        Some(PdAnswer::Order(order))
+                    }
+                    Ok(None) | Err(_) => None,
+                }
+            }
+            PdRequest::StoreHeartbeat(mut stats) => {
+                stats.capacity_bytes = CAPACITY;
+                stats.available_bytes = CAPACITY / 2;
+                stats.used_bytes = CAPACITY / 2;
+                // A store PD does not know yet comes back with its next start.
+                let _ = self.pd.core.store_heartbeat(now, stats);
+                None
+            }
+            PdRequest::ValidatePeer { region, peer } => {
+                let route = self.pd.core.region_by_id(region);
+                Some(PdAnswer::Validated { region, peer, route })
+            }
+        };
+        if let Some(answer) = answer
+            && self.nodes.get(&store).is_some_and(|node| node.life == life)
+        {
+            let delay = 300 * MICRO + self.pace_rng.exponential(MILLI);
+            self.node_after(delay, store, NodeStep::Event(Event::Pd(answer)));
+        }
+    }
+
+    /// Hands an order to a store as if PD had just given it.
+    pub fn order(&mut self, store: u64, order: Order) {
+        self.node_after(0, store, NodeStep::Event(Event::Pd(PdAnswer::Order(order))));
+    }
+}

@@ -1,0 +1,378 @@
+//! Draws from a seed what kind of run it is: the cluster, its configuration, and which
+//! faults there are at all.
+//!
+//! Most faults are off in most runs. A run with everything on spends its time recovering
+//! and never reaches the states that need a quiet moment; a run with two or three faults
+//! goes deep (swarm testing).
+
+use std::{sync::Arc, time::Duration};
+
+use raftstore_core::{Bug, Config};
+
+use crate::{
+    network::Weather,
+    queue::{MICRO, MILLI, Nanos, SECOND},
+    rng::Rng,
+};
+
+/// How long the steps of a store take, on average.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// From the first event in a lane's queue to the turn that takes it.
+    pub turn: Nanos,
+    /// A write of the writer.
+    pub write: Nanos,
+    /// Thousandths of the writes that take a hundred times as long.
+    pub slow_writes: u32,
+    /// A run of the apply worker.
+    pub apply: Nanos,
+    /// A slice of the region worker, or building a region snapshot.
+    pub region_work: Nanos,
+    /// A sync of the data engine.
+    pub kv_sync: Nanos,
+}
+
+impl Pace {
+    /// A good device.
+    pub const FAST: Self = Self {
+        turn: 50 * MICRO,
+        write: 500 * MICRO,
+        slow_writes: 0,
+        apply: 200 * MICRO,
+        region_work: MILLI,
+        kv_sync: 2 * MILLI,
+    };
+}
+
+/// How often faults happen: the mean time between two of a kind; `None` for never.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FaultRates {
+    /// A store dies.
+    pub crash: Option<Nanos>,
+    /// Thousandths of the crashes that are power losses.
+    pub power_loss: u32,
+    /// Thousandths of the crashes that strike at a chosen step of the store's work.
+    pub at_step: u32,
+    /// All stores lose power.
+    pub blackout: Option<Nanos>,
+    /// A store is stopped in order.
+    pub clean_stop: Option<Nanos>,
+    /// An engine call fails.
+    pub disk: Option<Nanos>,
+    /// A store stops working for a while, and goes on.
+    pub pause: Option<Nanos>,
+    /// The stores are split in two sides.
+    pub partition: Option<Nanos>,
+    /// One link is cut in one direction.
+    pub one_way: Option<Nanos>,
+    /// PD does not answer.
+    pub pd_absence: Option<Nanos>,
+    /// A leader is asked to hand over.
+    pub transfer: Option<Nanos>,
+    /// A member is added or removed.
+    pub churn: Option<Nanos>,
+}
+
+/// What clients do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Load {
+    /// Writes per second and region.
+    pub writes_per_second: u64,
+    /// Reads per second and region.
+    pub reads_per_second: u64,
+    /// Keys per region that are never deleted.
+    pub keys: u64,
+    /// Keys per region of the second workload, with deletes; 0 for none.
+    pub deletable_keys: u64,
+    /// Longest value, in bytes.
+    pub value_bytes: u64,
+}
+
+/// Everything a run is made from.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Where all of it comes from.
+    pub seed: u64,
+    /// Stores.
+    pub stores: u64,
+    /// Regions the key space is cut into.
+    pub regions: u64,
+    /// Replicas per region at the start.
+    pub replicas: u64,
+    /// Configuration of every store.
+    pub config: Arc<Config>,
+    /// Apply workers per store.
+    pub apply_workers: usize,
+    /// Largest deviation of a store's clock, in millionths.
+    pub drift_ppm: u64,
+    /// Network.
+    pub weather: Weather,
+    /// Stores.
+    pub pace: Pace,
+    /// Faults.
+    pub faults: FaultRates,
+    /// Clients.
+    pub load: Load,
+    /// Whether PD schedules by itself.
+    pub pd_schedules: bool,
+    /// Length of the phase with faults.
+    pub safety: Nanos,
+    /// Bug planted in the core.
+    pub bug: Option<Bug>,
+}
+
+/// A base tick in the simulator.
+pub const TICK: Nanos = 100 * MILLI;
+
+impl Plan {
+    /// A quiet cluster for scenario tests: `stores` stores with one region over all keys on
+    /// the first `replicas` of them, no faults, no clients, PD silent.
+    #[must_use]
+    pub fn quiet(seed: u64, stores: u64, replicas: u64) -> Self {
+        Self {
+            seed,
+            stores,
+            regions: 1,
+            replicas,
+            config: Arc::new(base_config(seed)),
+            apply_workers: 1,
+            drift_ppm: 0,
+            weather: Weather::FAIR,
+            pace: Pace::FAST,
+            faults: FaultRates::default(),
+            load: Load {
+                writes_per_second: 0,
+                reads_per_second: 0,
+                keys: 0,
+                deletable_keys: 0,
+                value_bytes: 0,
+            },
+            pd_schedules: false,
+            safety: 0,
+            bug: None,
+        }
+    }
+
+    /// The run of `seed`.
+    #[must_use]
+    pub fn draw(seed: u64) -> Self {
+        let mut rng = Rng::fork(seed, "plan");
+        let stores = rng.between(3, 5);
+        let mut config = base_config(seed);
+        config.lanes = if rng.chance(400) { 3 } else { 1 };
+        let drift_ppm = if rng.chance(500) { 5_000 } else { 0 };
+        draw_config(&mut config, &mut rng);
+        let faults = draw_faults(&mut rng);
+        Self {
+            seed,
+            stores,
+            regions: *rng.pick(&[1, 2, 4, 8, 8, 8]),
+            replicas: 3,
+            config: Arc::new(config),
+            apply_workers: if rng.chance(300) { 2 } else { 1 },
+            drift_ppm,
+            weather: draw_weather(&mut rng),
+            pace: draw_pace(&mut rng),
+            faults,
+            load: Load {
+                writes_per_second: 10,
+                reads_per_second: 10,
+                keys: rng.between(2, 12),
+                deletable_keys: if rng.chance(500) { 3 } else { 0 },
+                value_bytes: *rng.pick(&[32, 256, 2048]),
+            },
+            pd_schedules: rng.chance(300),
+            safety: rng.between(8, 30) * SECOND,
+            bug: None,
+        }
+    }
+
+    /// The measured run: five stores, eight regions, ten writes per second and region, a
+    /// tick of 100 ms, no faults.
+    #[must_use]
+    pub fn bench(seed: u64) -> Self {
+        Self {
+            regions: 8,
+            load: Load {
+                writes_per_second: 10,
+                reads_per_second: 10,
+                keys: 8,
+                deletable_keys: 0,
+                value_bytes: 256,
+            },
+            safety: 60 * SECOND,
+            ..Self::quiet(seed, 5, 3)
+        }
+    }
+
+    /// The run of `seed` with `bug` planted. Where the usual mix of faults would need very
+    /// many seeds, the faults that the bug is about are made likely.
+    #[must_use]
+    pub fn for_bug(seed: u64, bug: Bug) -> Self {
+        let mut plan = Self { bug: Some(bug), ..Self::draw(seed) };
+        let mut rng = Rng::fork(seed, "bug");
+        match bug {
+            Bug::SkipLogSync | Bug::AckBeforePersist | Bug::VoteForgotten => {
+                plan.faults.crash = Some(rng.between(1, 4) * SECOND);
+                plan.faults.power_loss = 800;
+                plan.faults.blackout = Some(6 * SECOND);
+            }
+            Bug::ApplyStateOutsideBatch
+            | Bug::LogRemovedEarly
+            | Bug::CommitNotRepaired
+            | Bug::InstallNotRedone => {
+                plan.faults.crash = Some(rng.between(1, 3) * SECOND);
+                plan.faults.power_loss = 800;
+                plan.faults.at_step = 500;
+            }
+            Bug::LeaseTooLong | Bug::LeaseUnchecked | Bug::VoteRightAfterStart => {
+                plan.faults.partition = Some(rng.between(2, 5) * SECOND);
+                plan.faults.one_way = Some(rng.between(2, 5) * SECOND);
+            }
+            Bug::TombstoneIgnored
+            | Bug::GcWithoutPeerId
+            | Bug::DestroyOutOfOrder
+            | Bug::ConfChangeTwice
+            | Bug::InstallOverOldData
+            | Bug::SnapshotAckedEarly => {
+                plan.faults.churn = Some(rng.between(500, 2_000) * MILLI);
+                plan.weather.late = 20;
+                plan.weather.duplicate = 20;
+            }
+            _ => {}
+        }
+        plan
+    }
+}
+
+/// Production defaults with time scaled from a tick of one second to one of 100 ms.
+fn base_config(seed: u64) -> Config {
+    Config {
+        raft_base_tick_interval: Duration::from_nanos(TICK),
+        // The rule allows nine ticks; 2% less leaves room for the drift of two clocks.
+        raft_store_max_leader_lease: Duration::from_millis(880),
+        raft_log_gc_tick_interval: Duration::from_secs(1),
+        pd_heartbeat_tick_interval: Duration::from_secs(2),
+        pd_store_heartbeat_tick_interval: Duration::from_secs(2),
+        max_peer_down_duration: Duration::from_secs(20),
+        max_leader_missing_duration: Duration::from_secs(8),
+        split_region_check_tick_interval: Duration::ZERO,
+        lock_cf_compact_interval: Duration::ZERO,
+        snap_mgr_gc_tick_interval: Duration::ZERO,
+        kv_sync_interval: Duration::from_millis(200),
+        seed,
+        ..Config::default()
+    }
+}
+
+fn draw_config(config: &mut Config, rng: &mut Rng) {
+    config.raft_log_gc_threshold = *rng.pick(&[1, 5, 50]);
+    config.raft_log_gc_count_limit = *rng.pick(&[20, 100, 10_000]);
+    config.raft_max_inflight_msgs = *rng.pick(&[1, 4, 256]);
+    config.raft_max_size_per_msg = *rng.pick(&[1, 512, 1 << 20]);
+    config.max_committed_size_per_ready = *rng.pick(&[1, 1024, 4 << 20]);
+    config.max_rounds_in_flight = *rng.pick(&[1, 2, 64]);
+    config.peer_entry_cache_count = *rng.pick(&[1, 16, 1_024]);
+    config.snap_apply_batch_size = *rng.pick(&[1, 4096, 10 << 20]);
+    config.snapshot_chunk_bytes = *rng.pick(&[4096, 1 << 20]);
+    config.kv_sync_interval = Duration::from_millis(*rng.pick(&[1, 100, 100, 2_000]));
+    if rng.chance(150) {
+        config.raft_store_max_leader_lease = Duration::ZERO;
+    }
+}
+
+fn draw_weather(rng: &mut Rng) -> Weather {
+    let mut weather = Weather {
+        mean_delay: *rng.pick(&[200 * MICRO, 500 * MICRO, 5 * MILLI, 40 * MILLI]),
+        mean_snapshot_delay: *rng.pick(&[5 * MILLI, 100 * MILLI, SECOND]),
+        ..Weather::FAIR
+    };
+    if rng.chance(400) {
+        weather.loss = *rng.pick(&[5, 50, 200]);
+    }
+    if rng.chance(300) {
+        weather.duplicate = *rng.pick(&[5, 100]);
+    }
+    if rng.chance(300) {
+        weather.reorder = *rng.pick(&[10, 200]);
+    }
+    if rng.chance(300) {
+        weather.late = *rng.pick(&[1, 20]);
+    }
+    if rng.chance(300) {
+        weather.very_late = *rng.pick(&[1, 10]);
+    }
+    if rng.chance(300) {
+        weather.snapshot_loss = *rng.pick(&[100, 500]);
+    }
+    weather
+}
+
+fn draw_pace(rng: &mut Rng) -> Pace {
+    Pace {
+        turn: *rng.pick(&[20 * MICRO, 50 * MICRO, 500 * MICRO, 5 * MILLI]),
+        write: *rng.pick(&[100 * MICRO, 500 * MICRO, 5 * MILLI, 30 * MILLI]),
+        slow_writes: if rng.chance(200) { *rng.pick(&[1, 20]) } else { 0 },
+        apply: *rng.pick(&[100 * MICRO, MILLI, 30 * MILLI]),
+        region_work: *rng.pick(&[500 * MICRO, 20 * MILLI, 300 * MILLI]),
+        kv_sync: *rng.pick(&[MILLI, 10 * MILLI, 200 * MILLI]),
+    }
+}
+
+fn draw_faults(rng: &mut Rng) -> FaultRates {
+    let mut maybe = |permille: u32, means: [u64; 3]| {
+        let on = rng.chance(permille);
+        let mean = *rng.pick(&means) * SECOND;
+        on.then_some(mean)
+    };
+    let crash = maybe(500, [1, 4, 10]);
+    let blackout = maybe(150, [5, 10, 15]);
+    let clean_stop = maybe(150, [4, 8, 15]);
+    let disk = maybe(150, [3, 6, 12]);
+    let pause = maybe(200, [2, 5, 10]);
+    let partition = maybe(350, [3, 6, 12]);
+    let one_way = maybe(200, [2, 5, 10]);
+    let pd_absence = maybe(200, [3, 6, 12]);
+    let transfer = maybe(400, [1, 3, 8]);
+    let churn = maybe(450, [1, 3, 8]);
+    FaultRates {
+        crash,
+        power_loss: *rng.pick(&[0, 500, 1000]),
+        at_step: *rng.pick(&[0, 500, 900]),
+        blackout,
+        clean_stop,
+        disk,
+        pause,
+        partition,
+        one_way,
+        pd_absence,
+        transfer,
+        churn,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_drawn_configuration_is_valid() {
+        for seed in 0..500 {
+            Plan::draw(seed).config.validate().expect("drawn from valid values");
+        }
+        Plan::quiet(1, 3, 3).config.validate().expect("valid");
+    }
+
+    #[test]
+    fn faults_are_mixed() {
+        let plans: Vec<Plan> = (0..300).map(Plan::draw).collect();
+        assert!(
+            plans.iter().any(|plan| plan.faults.crash.is_none() && plan.faults.churn.is_some())
+        );
+        assert!(plans.iter().any(|plan| plan.faults.partition.is_some()));
+        assert!(plans.iter().any(|plan| plan.config.lanes == 3));
+        assert!(
+            plans.iter().any(|plan| plan.stores == 3) && plans.iter().any(|plan| plan.stores == 5)
+        );
+    }
+}

@@ -1,0 +1,44 @@
+//! Makes the core wrong on purpose, in one place at a time.
+
+use raftstore_core::{Bug, Hooks};
+
+/// Plants one bug, or none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Planted(pub Option<Bug>);
+
+impl Hooks for Planted {
+    #[inline]
+    fn planted(&self, bug: Bug) -> bool {
+        self.0 == Some(bug)
+    }
+}
+
+/// Every bug the simulator must find, with a name for the command line.
+pub const BUGS: &[(Bug, &str)] = &[
+    (Bug::AckBeforePersist, "ack-before-persist"),
+    (Bug::SkipLogSync, "skip-log-sync"),
+    (Bug::ApplyStateOutsideBatch, "apply-state-outside-batch"),
+    (Bug::LeaseTooLong, "lease-too-long"),
+    (Bug::LeaseUnchecked, "lease-unchecked"),
+    (Bug::TombstoneIgnored, "tombstone-ignored"),
+    (Bug::VoteForgotten, "vote-forgotten"),
+    (Bug::LogRemovedEarly, "log-removed-early"),
+    (Bug::ReadBeforeApplied, "read-before-applied"),
+    (Bug::AnswerBeforeCommit, "answer-before-commit"),
+    (Bug::StaleAnsweredOk, "stale-answered-ok"),
+    (Bug::ConfChangeTwice, "conf-change-twice"),
+    (Bug::ApplyIgnoresEpoch, "apply-ignores-epoch"),
+    (Bug::InstallOverOldData, "install-over-old-data"),
+    (Bug::VoteRightAfterStart, "vote-right-after-start"),
+    (Bug::CommitNotRepaired, "commit-not-repaired"),
+    (Bug::GcWithoutPeerId, "gc-without-peer-id"),
+    (Bug::SnapshotAckedEarly, "snapshot-acked-early"),
+    (Bug::DestroyOutOfOrder, "destroy-out-of-order"),
+    (Bug::InstallNotRedone, "install-not-redone"),
+];
+
+/// The bug of this name.
+#[must_use]
+pub fn bug_named(name: &str) -> Option<Bug> {
+    BUGS.iter().find(|(_, known)| *known == name).map(|(bug, _)| *bug)
+}

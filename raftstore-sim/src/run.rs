@@ -1,0 +1,261 @@
+//! One run of one seed: a phase with faults in which nothing wrong may happen, then a
+//! phase without in which everything must come right.
+
+use std::{
+    cell::RefCell,
+    collections::BTreeSet,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
+
+use raftstore_core::PeerPhase;
+use raftstore_proto::{PeerRole, Region};
+
+use crate::{
+    counters::Counters,
+    invariants::{Violation, logical_content},
+    oracle::Outcome as CallOutcome,
+    plan::Plan,
+    queue::{MILLI, Nanos, SECOND},
+    transcript::Transcript,
+    world::World,
+};
+
+/// How long the cluster has to elect its first leaders.
+const SETTLE: Nanos = 2 * SECOND;
+/// How long it has to serve every region again once nothing breaks any more.
+const SERVE_WITHIN: Nanos = 40 * SECOND;
+/// How long it has to make all replicas equal.
+const CONVERGE_WITHIN: Nanos = 90 * SECOND;
+
+/// What came of a run.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The seed.
+    pub seed: u64,
+    /// The first violation and when it was seen.
+    pub violation: Option<(Nanos, Violation)>,
+    /// Hash of everything that happened.
+    pub hash: u64,
+    /// Events recorded.
+    pub lines: u64,
+    /// Steps taken.
+    pub steps: u64,
+    /// Simulated time.
+    pub simulated: Nanos,
+    /// How often rare things happened.
+    pub counters: Counters,
+    /// The timeline, if it was kept.
+    pub timeline: Vec<String>,
+}
+
+/// Runs `plan`. Panics of the core are violations like all others.
+#[must_use]
+pub fn run(plan: Plan, transcript: Transcript) -> Outcome {
+    let seed = plan.seed;
+    let mut world = World::new(plan, transcript);
+    let ended = catching(|| phases(&mut world));
+    if let Err(message) = ended {
+        world.fail(Violation::new("nothing panics", message));
+    }
+    Outcome {
+        seed,
+        violation: world.violation.clone(),
+        hash: world.transcript.hash(),
+        lines: world.transcript.len(),
+        steps: world.steps(),
+        simulated: world.now,
+        counters: world.counters.clone(),
+        timeline: world.transcript.take_lines(),
+    }
+}
+
+thread_local! {
+    static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// Runs `body`; a panic comes back as its message.
+fn catching(body: impl FnOnce()) -> Result<(), String> {
+    catch_unwind(AssertUnwindSafe(body)).map_err(|payload| {
+        let place = PANIC.with(|panic| panic.borrow_mut().take());
+        place.unwrap_or_else(|| {
+            payload
+                .downcast_ref::<&str>()
+                .map(|text| (*text).to_owned())
+                .or_else(|| payload.downcast_ref::<String>().cloned())
+                .unwrap_or_else(|| "a panic without words".to_owned())
+        })
+    })
+}
+
+/// Keeps panics of runs off the terminal; their place and words become part of the
+/// violation. For programs that run many seeds.
+pub fn quiet_panics() {
+    std::panic::set_hook(Box::new(|info| {
+        PANIC.with(|panic| *panic.borrow_mut() = Some(info.to_string()));
+    }));
+}
+
+fn phases(world: &mut World) {
+    world.seed_cluster();
+    world.start_all();
+    world.run_until(SETTLE);
+    world.start_clients();
+    world.start_faults();
+    let end = world.now + world.plan.safety;
+    world.run_until(end);
+    if world.violation().is_some() {
+        return;
+    }
+    world.heal();
+    serve(world);
+    world.stop_clients();
+    world.pd.core.set_config(pd_client::mock::PdConfig::manual());
+    drain(world);
+    converge(world);
+    if world.violation().is_some() {
+        return;
+    }
+    world.read_everything();
+    let end = world.now + 10 * SECOND;
+    world.run_until(end);
+    judge(world);
+}
+
+/// Every region must take a write.
+fn serve(world: &mut World) {
+    let mut left: BTreeSet<u64> = (1..=world.plan.regions).collect();
+    let deadline = world.now + SERVE_WITHIN;
+    while !left.is_empty() && world.violation().is_none() {
+        if world.now >= deadline {
+            let detail =
+                left.iter().map(|region| describe(world, *region)).collect::<Vec<_>>().join("; ");
+            return world.fail(Violation::new("serves once faults have ended", detail));
+        }
+        let probes = world.probe();
+        let end = world.now + 5 * SECOND;
+        world.run_until(end);
+        for (key, at) in probes {
+            let done = world.history.keys().any(|(known, history)| {
+                known == key && matches!(history.operations[at].outcome, CallOutcome::Done(_))
+            });
+            if done {
+                left.remove(&(u64::from(key[0] - b'a') + 1));
+            }
+        }
+    }
+}
+
+/// Lets open calls end.
+fn drain(world: &mut World) {
+    let end = world.now + 5 * SECOND;
+    world.run_until(end);
+}
+
+/// All replicas must become equal.
+fn converge(world: &mut World) {
+    let deadline = world.now + CONVERGE_WITHIN;
+    while world.violation().is_none() {
+        let Some(difference) = difference(world) else { return };
+        if world.now >= deadline {
+            return world.fail(Violation::new("replicas become equal", difference));
+        }
+        let end = world.now + 500 * MILLI;
+        world.run_until(end);
+    }
+}
+
+/// Why the replicas are not equal yet.
+fn difference(world: &World) -> Option<String> {
+    (1..=world.plan.regions).find_map(|region| region_difference(world, region))
+}
+
+fn region_difference(world: &World, region: u64) -> Option<String> {
+    let Some(store) = world.leader_store(region) else {
+        return Some(format!("no leader: {}", describe(world, region)));
+    };
+    let leader = world.peer_status(store, region)?;
+    for node in world.nodes.values() {
+        let status = world.peer_status(node.id, region);
+        match (leader.region.peers.iter().find(|peer| peer.store.get() == node.id), status) {
+            (None, None) => {}
+            (None, Some(stray)) => {
+                return Some(format!(
+                    "region {region}: store {} still has peer {}",
+                    node.id, stray.peer.id
+                ));
+            }
+            (Some(_), None) => {
+                return Some(format!("region {region}: store {} has no peer", node.id));
+            }
+            (Some(_), Some(replica)) => {
+                let same = replica.phase == PeerPhase::Normal
+                    && replica.applied.applied == leader.applied.applied
+                    && replica.applied.applied_term == leader.applied.applied_term
+                    && leader.applied.applied == leader.last_index
+                    && same_region(&replica.region, &leader.region);
+                if !same {
+                    return Some(describe(world, region));
+                }
+            }
+        }
+    }
+    content_difference(world, region, &leader.region)
+}
+
+fn content_difference(world: &World, region: u64, shape: &Region) -> Option<String> {
+    let mut contents = shape.peers.iter().filter_map(|peer| {
+        let node = world.nodes.get(&peer.store.get())?;
+        Some((node.id, logical_content(&node.disk.kv, shape).ok()?))
+    });
+    let (first, content) = contents.next()?;
+    contents
+        .find(|(_, other)| *other != content)
+        .map(|(store, _)| format!("region {region}: stores {first} and {store} hold other data"))
+}
+
+fn same_region(a: &Region, b: &Region) -> bool {
+    let members = |region: &Region| -> BTreeSet<(u64, u64, PeerRole)> {
+        region.peers.iter().map(|peer| (peer.id.get(), peer.store.get(), peer.role)).collect()
+    };
+    a.epoch == b.epoch
+        && a.start_key == b.start_key
+        && a.end_key == b.end_key
+        && members(a) == members(b)
+}
+
+/// One line per replica of a region.
+fn describe(world: &World, region: u64) -> String {
+    let replicas: Vec<String> = world
+        .nodes
+        .keys()
+        .filter_map(|store| {
+            let status = world.peer_status(*store, region)?;
+            Some(format!(
+                "s{store} p{} {:?}{} t{} applied {} commit {} last {} members {:?}",
+                status.peer.id,
+                status.phase,
+                if status.is_leader { " leads" } else { "" },
+                status.term,
+                status.applied.applied,
+                status.committed,
+                status.last_index,
+                status.region.peers.iter().map(|peer| peer.id.get()).collect::<Vec<_>>()
+            ))
+        })
+        .collect();
+    format!("region {region}: {}", replicas.join(", "))
+}
+
+/// What can only be judged at the end.
+fn judge(world: &mut World) {
+    if world.violation().is_some() {
+        return;
+    }
+    let before = world.now.saturating_sub(8 * SECOND);
+    if let Err(fault) = world.answers.require_all(before) {
+        world.fail(Violation::new("every answer exactly once", fault.to_string()));
+    }
+    if let Err(fault) = world.history.check() {
+        world.fail(Violation::new("linearizable per key", fault.to_string()));
+    }
+}

@@ -1,0 +1,253 @@
+//! Starting, stopping and killing stores.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
+
+use raftstore_core::{
+    Event, Store, StoreMeta, StoreOptions,
+    apply::ApplyWorker,
+    read::{LocalReader, Views},
+    snap::RegionWorker,
+};
+use raftstore_proto::StoreId;
+use transport_traits::{SnapDirection, SnapStore};
+
+use super::{
+    NodeStep, Step, World,
+    lane::error_chain,
+    node::{ApplySlot, CutPoint, Input, Lane, Running},
+};
+use crate::{
+    counters::Sometimes,
+    disk::Crash,
+    invariants::{Violation, check_disk},
+    plan::TICK,
+    planted::Planted,
+    queue::{MILLI, SECOND},
+};
+
+impl World {
+    /// Starts a store from what is on its disk. One that runs goes on.
+    pub fn start_store(&mut self, store: u64) {
+        let config = Arc::clone(&self.plan.config);
+        let hooks = Planted(self.plan.bug);
+        let Some(node) = self.nodes.get_mut(&store) else { return };
+        if node.running.is_some() {
+            return;
+        }
+        node.life += 1;
+        let meta = Arc::new(StoreMeta::default());
+        let views = Arc::new(Views::default());
+        let received = node
+            .disk
+            .snaps
+            .list()
+            .unwrap_or_default()
+            .into_iter()
+            .filter(|(direction, _, _)| *direction == SnapDirection::Received)
+            .map(|(_, key, size)| (key, size))
+            .collect();
+        let options = StoreOptions {
+            config: Arc::clone(&config),
+            store: StoreId::must(store),
+            kv: node.disk.kv.clone(),
+            raft: node.disk.log.clone(),
+            meta: Arc::clone(&meta),
+            views: Arc::clone(&views),
+            received,
+            hooks,
+        };
+        let stores = match Store::open(options, node.clock(self.now)) {
+            Ok(stores) => stores,
+            Err(error) => {
+                let detail = format!("store {store}: {}", error_chain(&error));
+                return self.fail(Violation::new("every store starts again", detail));
+            }
+        };
+        let lanes: Vec<Lane> = stores
+            .into_iter()
+            .map(|store| Lane { store, inbox: VecDeque::new(), turn_scheduled: false })
+            .collect();
+        let count = lanes.len();
+        let batch = usize::try_from(config.snap_apply_batch_size).unwrap_or(usize::MAX);
+        let kv = node.disk.kv.clone();
+        node.running = Some(Running {
+            reader: LocalReader::new(Arc::clone(&views), kv.clone()),
+            meta,
+            lanes,
+            waiting_rounds: VecDeque::new(),
+            writer_busy: false,
+            apply: (0..self.plan.apply_workers)
+                .map(|_| ApplySlot {
+                    worker: ApplyWorker::new(kv.clone(), hooks),
+                    queue: VecDeque::new(),
+                    busy: false,
+                })
+                .collect(),
+            region_worker: RegionWorker::new(kv, Arc::new(node.disk.snaps.clone()), hooks, batch),
+            region_busy: false,
+            builds: VecDeque::new(),
+            build_busy: false,
+            sync_wanted: false,
+            sync_busy: false,
+            stopping: false,
+            truncated: BTreeMap::new(),
+        });
+        let life = node.life;
+        self.transcript.event(self.now, store, 0, format_args!("starts, life {life}"));
+        self.pd.store_started(self.now, store);
+        for lane in 0..count {
+            self.node_after(0, store, NodeStep::Turn(lane));
+            let phase = self.pace_rng.below(TICK);
+            self.node_after(phase, store, NodeStep::Tick(lane));
+        }
+    }
+
+    /// Ends a store without asking it. What it had written is judged.
+    pub fn crash_store(&mut self, store: u64, crash: Crash) {
+        let Some(node) = self.nodes.get_mut(&store) else { return };
+        if node.running.take().is_none() {
+            return;
+        }
+        node.cut = None;
+        node.disk_fault_armed = false;
+        node.paused_until = 0;
+        node.disk.crash(crash, &mut self.fault_rng);
+        self.counters.hit(match crash {
+            Crash::Kill => Sometimes::Kills,
+            Crash::PowerLoss => Sometimes::PowerLosses,
+        });
+        self.transcript.event(self.now, store, 0, format_args!("dies: {crash:?}"));
+        self.process_ended(store);
+    }
+
+    /// Forgets what was promised to, and seen of, a process that is gone.
+    fn process_ended(&mut self, store: u64) {
+        for reply in self.answers.store_died(store) {
+            self.reply_lost(reply);
+        }
+        self.checks.monotonic.store_died(store);
+        self.checks.epochs.store_died(store);
+        self.checks.state_machine.store_died(store);
+        let node = &self.nodes[&store];
+        let checked = check_disk(
+            store,
+            &node.disk.kv,
+            &node.disk.log,
+            &self.checks.ledger,
+            &mut self.checks.silence,
+        );
+        self.require(checked);
+    }
+
+    /// The store dies at a chosen point.
+    pub(super) fn crash_at(&mut self, store: u64, crash: Crash, point: CutPoint) {
+        self.counters.hit(Sometimes::CutsAtSteps);
+        self.transcript.event(self.now, store, 0, format_args!("is cut: {point:?}"));
+        self.crash_store(store, crash);
+        self.restart_later(store);
+    }
+
+    /// Starts a dead store again after a while, if it is one that is.
+    pub(crate) fn restart_later(&mut self, store: u64) {
+        if self.nodes[&store].restarts {
+            let delay = 10 * MILLI + self.fault_rng.exponential(SECOND);
+            self.after(delay, Step::Start { store });
+        }
+    }
+
+    /// An engine failed outside of the core's own calls.
+    pub(super) fn engine_failed(&mut self, store: u64, error: &engine_traits::Error) {
+        let detail = error_chain(error);
+        self.transcript.event(self.now, store, 0, format_args!("engine failed: {detail}"));
+        if self.nodes[&store].disk_fault_armed {
+            self.counters.hit(Sometimes::DiskFailures);
+            self.crash_store(store, Crash::Kill);
+            self.restart_later(store);
+        } else {
+            self.fail(Violation::new("engines fail on command only", detail));
+        }
+    }
+
+    /// Stops a store in order: everybody who waits must be answered (H27, H28, H33).
+    pub fn stop_store(&mut self, store: u64) {
+        let Some(running) = self.nodes.get_mut(&store).and_then(|node| node.running.as_mut())
+        else {
+            return;
+        };
+        running.stopping = true;
+        let life = self.nodes[&store].life;
+        let lanes = self.nodes[&store].running.as_ref().map_or(0, |running| running.lanes.len());
+        self.transcript.event(self.now, store, 0, format_args!("stops in order"));
+        for lane in 0..lanes {
+            if let Some(running) = self.nodes.get_mut(&store).and_then(|node| node.running.as_mut())
+            {
+                running.lanes[lane].inbox.push_back(Input::Event(Event::Stop));
+            }
+            let waits = |world: &Self| {
+                world.nodes[&store]
+                    .running
+                    .as_ref()
+                    .is_some_and(|running| !running.lanes[lane].inbox.is_empty())
+            };
+            while waits(self) && self.violation.is_none() {
+                self.turn(store, lane);
+            }
+        }
+        let mut answers = Vec::new();
+        if let Some(running) = self.nodes.get_mut(&store).and_then(|node| node.running.as_mut()) {
+            for slot in &mut running.apply {
+                for task in slot.queue.drain(..).collect::<Vec<_>>() {
+                    // Executing is allowed until the end; here the process is in a hurry.
+                    match slot.worker.run(vec![task], &running.meta.numbers) {
+                        Ok(outcome) => {
+                            answers.extend(outcome.answers);
+                            for event in outcome.events {
+                                if let raftstore_core::apply::ApplyEvent::Applied(result) = event {
+                                    answers.extend(result.answers);
+                                }
+                            }
+                        }
+                        Err(_) => break,
+                    }
+                }
+                answers.extend(slot.worker.stop());
+            }
+        }
+        for (reply, response) in answers {
+            self.answer(store, life, reply.0, response);
+        }
+        self.finish_stop(store);
+    }
+
+    fn finish_stop(&mut self, store: u64) {
+        // Results of apply runs that were still on their way hold answers too; those of a
+        // stopped lane have been answered by it.
+        if self.nodes[&store].running.is_none() {
+            return;
+        }
+        let owed = self.answers.require_none_from(store);
+        if let Err(fault) = owed
+            && !self.has_answers_on_the_way(store)
+        {
+            self.fail(Violation::new("a clean stop answers everybody", fault.to_string()));
+        }
+        self.counters.hit(Sometimes::CleanStops);
+        if let Some(node) = self.nodes.get_mut(&store) {
+            node.running = None;
+            node.cut = None;
+            node.disk_fault_armed = false;
+            node.disk.crash(Crash::Kill, &mut self.fault_rng);
+        }
+        self.process_ended(store);
+    }
+
+    fn has_answers_on_the_way(&self, store: u64) -> bool {
+        self.nodes[&store]
+            .running
+            .as_ref()
+            .is_some_and(|running| running.apply.iter().any(|slot| slot.busy))
+    }
+}

@@ -1,0 +1,197 @@
+//! One simulated store: what its process holds while it runs, and what is left when it
+//! does not.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
+
+use engine_traits::mem::{MemEngine, MemRaftLog, MemSnapshot};
+use raftstore_core::{
+    Event, LaneId, MonoTime, Persisted, Store, StoreMeta, Writes,
+    apply::{ApplyTask, ApplyWorker, SnapBuild},
+    read::LocalReader,
+    snap::RegionWorker,
+};
+use raftstore_proto::RegionId;
+
+use crate::{
+    disk::{Crash, Disk},
+    planted::Planted,
+    queue::Nanos,
+};
+
+/// Something for a lane's next turn.
+#[derive(Debug)]
+pub(super) enum Input {
+    Event(Event),
+    Proof(Persisted),
+}
+
+/// One lane of a running store.
+#[derive(Debug)]
+pub(super) struct Lane {
+    pub(super) store: Store<MemEngine, MemRaftLog, Planted>,
+    pub(super) inbox: VecDeque<Input>,
+    pub(super) turn_scheduled: bool,
+}
+
+/// One apply worker of a running store.
+#[derive(Debug)]
+pub(super) struct ApplySlot {
+    pub(super) worker: ApplyWorker<MemEngine, Planted>,
+    pub(super) queue: VecDeque<ApplyTask>,
+    pub(super) busy: bool,
+}
+
+/// Everything that dies with the process.
+#[derive(Debug)]
+pub(crate) struct Running {
+    pub(crate) meta: Arc<StoreMeta>,
+    pub(crate) reader: LocalReader<MemEngine>,
+    pub(super) lanes: Vec<Lane>,
+    pub(super) waiting_rounds: VecDeque<Writes<MemEngine, MemRaftLog>>,
+    pub(super) writer_busy: bool,
+    pub(super) apply: Vec<ApplySlot>,
+    pub(super) region_worker: RegionWorker<MemEngine, Planted>,
+    pub(super) region_busy: bool,
+    pub(super) builds: VecDeque<SnapBuild<MemSnapshot>>,
+    pub(super) build_busy: bool,
+    pub(super) sync_wanted: bool,
+    pub(super) sync_busy: bool,
+    pub(super) stopping: bool,
+    /// Where each region's log was cut when last looked at, by region.
+    pub(super) truncated: BTreeMap<u64, u64>,
+}
+
+/// A chosen moment in a store's work at which it dies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CutPoint {
+    /// A round is ready; none of its early effects has happened.
+    BeforeEarlyEffects,
+    /// Some of the early effects have happened.
+    AmongEarlyEffects,
+    /// Rounds are about to be written.
+    BeforeWrite,
+    /// The data part is written, the log part is not.
+    BetweenKvAndLog,
+    /// Some rounds of a group are written.
+    InsideGroup,
+    /// The write has returned, nobody knows yet.
+    BeforeProof,
+    /// The proof was taken in, none of the late effects has happened.
+    BeforeLateEffects,
+    /// Some of the late effects have happened.
+    AmongLateEffects,
+    /// Committed entries wait to be executed.
+    BeforeApply,
+    /// They are executed and written, nobody knows yet.
+    BeforeApplyAnswers,
+    /// A slice of a snapshot was installed, or a range was removed.
+    AfterRegionSlice,
+    /// The data engine was synced, nobody knows yet.
+    BeforeKvDurable,
+}
+
+impl CutPoint {
+    /// All of them.
+    pub const ALL: [Self; 12] = [
+        Self::BeforeEarlyEffects,
+        Self::AmongEarlyEffects,
+        Self::BeforeWrite,
+        Self::BetweenKvAndLog,
+        Self::InsideGroup,
+        Self::BeforeProof,
+        Self::BeforeLateEffects,
+        Self::AmongLateEffects,
+        Self::BeforeApply,
+        Self::BeforeApplyAnswers,
+        Self::AfterRegionSlice,
+        Self::BeforeKvDurable,
+    ];
+}
+
+/// A store of the simulated cluster.
+#[derive(Debug)]
+pub struct Node {
+    /// Its number.
+    pub id: u64,
+    /// Counts starts. Whatever was scheduled for an earlier life never happens.
+    pub life: u64,
+    /// What survives.
+    pub disk: Disk,
+    pub(crate) running: Option<Running>,
+    /// The next chosen moment at which it dies, and how.
+    pub(crate) cut: Option<(CutPoint, Crash)>,
+    /// Whether an engine failure was armed that excuses a fatal error.
+    pub(crate) disk_fault_armed: bool,
+    /// Nothing moves before this moment.
+    pub(crate) paused_until: Nanos,
+    /// Deviation of its clock from the world's, in millionths.
+    pub(crate) drift_ppm: i64,
+    /// Where its clock stood when the world began.
+    pub(crate) clock_offset: Nanos,
+    /// Whether it shall be started again by itself after a crash.
+    pub(crate) restarts: bool,
+}
+
+impl Node {
+    pub(super) fn new(id: u64, drift_ppm: i64, clock_offset: Nanos) -> Self {
+        Self {
+            id,
+            life: 0,
+            disk: Disk::default(),
+            running: None,
+            cut: None,
+            disk_fault_armed: false,
+            paused_until: 0,
+            drift_ppm,
+            clock_offset,
+            restarts: true,
+        }
+    }
+
+    /// Whether its process runs.
+    #[must_use]
+    pub const fn is_up(&self) -> bool {
+        self.running.is_some()
+    }
+
+    /// What its clock shows at `now`.
+    #[must_use]
+    pub fn clock(&self, now: Nanos) -> MonoTime {
+        let skew = i128::from(now) * i128::from(self.drift_ppm) / 1_000_000;
+        let local = i128::from(now) + i128::from(self.clock_offset) + skew;
+        MonoTime::from_nanos(u64::try_from(local.max(0)).unwrap_or(u64::MAX))
+    }
+
+    /// How long `span` of its own clock takes.
+    pub(super) fn span(&self, span: Nanos) -> Nanos {
+        let scaled = i128::from(span) * 1_000_000 / (1_000_000 + i128::from(self.drift_ppm));
+        u64::try_from(scaled).unwrap_or(span)
+    }
+
+    /// Whether it dies here.
+    pub(super) fn cut_at(&mut self, point: CutPoint) -> Option<Crash> {
+        match self.cut {
+            Some((chosen, crash)) if chosen == point => {
+                self.cut = None;
+                Some(crash)
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Running {
+    /// The lane of a region.
+    pub(super) fn lane_of(&self, region: Option<RegionId>) -> usize {
+        let lanes = u16::try_from(self.lanes.len()).expect("lanes are counted in 16 bits");
+        region.map_or(0, |region| usize::from(LaneId::of(region, lanes).0))
+    }
+
+    /// The apply worker of a region.
+    pub(super) fn slot_of(&self, region: RegionId) -> usize {
+        usize::try_from(region.get() % self.apply.len() as u64).expect("below a length")
+    }
+}

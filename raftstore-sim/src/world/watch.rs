@@ -1,0 +1,103 @@
+//! Looks at a store after each of its steps.
+
+use raftstore_core::{PeerPhase, PeerStatus};
+use raftstore_proto::Entry;
+
+use super::World;
+use crate::{
+    counters::Sometimes,
+    invariants::{Seen, check_chain, check_durable, check_new_leader, check_ranges},
+};
+
+/// How many steps pass between two looks at all key ranges of a store.
+const RANGES_EVERY: u64 = 64;
+
+impl World {
+    /// Looks at all peers of a lane.
+    pub(super) fn watch_lane(&mut self, store: u64, lane: usize) {
+        let Some(running) = self.nodes.get(&store).and_then(|node| node.running.as_ref()) else {
+            return;
+        };
+        let peers = running.lanes[lane].store.inspect();
+        for status in &peers {
+            self.watch_peer(store, status);
+        }
+        if self.steps.is_multiple_of(RANGES_EVERY) {
+            let meta = self.nodes[&store].running.as_ref().map(|running| &running.meta);
+            let regions = meta.map(|meta| meta.regions()).unwrap_or_default();
+            let checked = check_ranges(store, &regions);
+            self.require(checked);
+        }
+    }
+
+    fn watch_peer(&mut self, store: u64, status: &PeerStatus) {
+        let seen = seen(store, status);
+        if let Some(running) = self.nodes.get_mut(&store).and_then(|node| node.running.as_mut()) {
+            running.truncated.insert(seen.region, seen.truncated);
+        }
+        if status.phase == PeerPhase::GoingAway {
+            return;
+        }
+        let checked = self.checks.silence.check_peer(&seen);
+        self.require(checked);
+        let checked = self.checks.monotonic.check(&seen);
+        self.require(checked);
+        if seen.initialized {
+            if !seen.installing {
+                self.require(check_chain(&seen));
+            }
+            let checked = self.checks.epochs.check(store, &status.region);
+            self.require(checked);
+        }
+        match self.checks.elections.check(&seen) {
+            Ok(false) => {}
+            Ok(true) => self.watch_new_leader(&seen),
+            Err(violation) => self.fail(violation),
+        }
+    }
+
+    fn watch_new_leader(&mut self, seen: &Seen) {
+        self.counters.hit(Sometimes::Elections);
+        self.transcript.event(
+            self.now,
+            seen.store,
+            seen.region,
+            format_args!("peer {} leads in term {}", seen.peer, seen.term),
+        );
+        let log = &self.nodes[&seen.store].disk.log;
+        let checked = check_new_leader(seen, &self.checks.ledger, log);
+        self.require(checked);
+    }
+
+    /// An entry is handed to be executed: it is committed.
+    pub(super) fn watch_committed(&mut self, store: u64, region: u64, entry: &Entry) {
+        match self.checks.ledger.record(store, region, entry) {
+            Ok(false) => {}
+            Ok(true) => {
+                let nodes = &self.nodes;
+                let checked = check_durable(&self.checks.members, region, entry, |store| {
+                    nodes.get(&store).map(|node| &node.disk.log)
+                });
+                self.require(checked);
+            }
+            Err(violation) => self.fail(violation),
+        }
+    }
+}
+
+fn seen(store: u64, status: &PeerStatus) -> Seen {
+    Seen {
+        store,
+        region: status.region.id.get(),
+        peer: status.peer.id.get(),
+        leads: status.is_leader,
+        leader: status.leader,
+        term: status.term,
+        commit: status.committed,
+        applied: status.applied.applied,
+        last_index: status.last_index,
+        truncated: status.applied.truncated.index,
+        initialized: status.region.is_initialized(),
+        installing: status.phase == PeerPhase::Applying,
+    }
+}
