@@ -71,8 +71,11 @@ impl RedbWriteBatch {
 
 impl WriteBatch for RedbWriteBatch {
     fn put(&mut self, cf: Cf, key: &[u8], value: &[u8]) {
+        let start = self.bytes.len();
+        self.bytes.reserve(key.len() + value.len() + record::SUM_LEN);
         self.record(Kind::Put, cf, key, value);
-        self.bytes.extend_from_slice(&record::sum(cf, key, value).to_le_bytes());
+        let sum = record::sum_joined(cf, key, &self.bytes[start..]);
+        self.bytes.extend_from_slice(&sum.to_le_bytes());
         if let Some(head) = self.heads.last_mut() {
             head.second_len += record::SUM_LEN;
         }

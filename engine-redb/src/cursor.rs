@@ -28,6 +28,7 @@ pub(crate) struct RedbCursor {
     failed: bool,
     /// What the last row handed out borrows.
     current: Option<(Guard, Guard)>,
+    scratch: Vec<u8>,
 }
 
 impl RedbCursor {
@@ -47,6 +48,7 @@ impl RedbCursor {
             rows,
             failed: false,
             current: None,
+            scratch: Vec::new(),
         })
     }
 }
@@ -92,7 +94,7 @@ impl Cursor for RedbCursor {
         };
         let (key, stored) = self.current.insert(row);
         let key = key.value();
-        let value = record::open(self.cf, key, stored.value())?;
+        let value = record::open(self.cf, key, stored.value(), &mut self.scratch)?;
         self.failed = false;
         Ok(Some((key, value)))
     }

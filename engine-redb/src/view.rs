@@ -43,7 +43,7 @@ impl View {
         contain("get", || {
             let found = self.table(cf).get(key).map_err(during("get"))?;
             let Some(found) = found else { return Ok(None) };
-            Ok(Some(Bytes::copy_from_slice(record::open(cf, key, found.value())?)))
+            record::open_copy(cf, key, found.value()).map(Some)
         })
     }
 }
