@@ -17,9 +17,7 @@
 //! and what was prepared is removed: log first, so that a crash in between finds the mark.
 
 use bytes::Bytes;
-use engine_traits::{
-    Direction, Durability, KvEngine, RaftEngine, RaftLogBatch, Range, WriteBatch,
-};
+use engine_traits::{Direction, Durability, KvEngine, RaftEngine, RaftLogBatch, Range, WriteBatch};
 use raftstore_proto::{
     Cf, ClusterId, DecodeError, Epoch, Peer, PeerId, Region, RegionId, RegionPhase, RegionState,
     StoreId, StoreIdent, wire::record,
@@ -166,9 +164,10 @@ impl<K: KvEngine, R: RaftEngine> Bootstrap<K, R> {
             self.stage = self.inspect()?;
         }
         Ok(match &self.stage {
-            Stage::Inspect | Stage::WantStoreId | Stage::WantRegionId(_) | Stage::WantPeerId(..) => {
-                BootstrapStep::AllocId
-            }
+            Stage::Inspect
+            | Stage::WantStoreId
+            | Stage::WantRegionId(_)
+            | Stage::WantPeerId(..) => BootstrapStep::AllocId,
             Stage::WantBootstrapped(_) => BootstrapStep::IsBootstrapped,
             Stage::WantOffer(store, region) => {
                 BootstrapStep::BootstrapCluster { store: *store, region: region.clone() }
@@ -183,30 +182,31 @@ impl<K: KvEngine, R: RaftEngine> Bootstrap<K, R> {
     /// # Errors
     /// If the answer makes no sense, or an engine fails; the machine then begins anew.
     pub fn answer(&mut self, answer: BootstrapAnswer) -> Result<(), BootstrapError> {
-        self.stage = match (std::mem::replace(&mut self.stage, Stage::Inspect), answer) {
-            (Stage::WantStoreId, BootstrapAnswer::Id(id)) => self.identify(new_id(id)?)?,
-            (Stage::WantBootstrapped(store), BootstrapAnswer::IsBootstrapped(there)) => {
-                if there { Stage::Done(store) } else { Stage::WantRegionId(store) }
-            }
-            (Stage::WantRegionId(store), BootstrapAnswer::Id(id)) => {
-                Stage::WantPeerId(store, new_id(id)?)
-            }
-            (Stage::WantPeerId(store, region), BootstrapAnswer::Id(id)) => {
-                self.prepare(store, region, new_id(id)?)?
-            }
-            (Stage::WantOffer(store, _), BootstrapAnswer::Offered { taken: true }) => {
-                self.remove_mark()?;
-                Stage::Done(store)
-            }
-            (Stage::WantOffer(store, region), BootstrapAnswer::Offered { taken: false }) => {
-                Stage::WantFirstRegion(store, region)
-            }
-            (stage @ Stage::WantFirstRegion(..), BootstrapAnswer::Region(None)) => stage,
-            (Stage::WantFirstRegion(store, ours), BootstrapAnswer::Region(Some(theirs))) => {
-                self.compare(store, ours, theirs)?
-            }
-            _ => return Err(BootstrapError::UnexpectedAnswer),
-        };
+        self.stage =
+            match (std::mem::replace(&mut self.stage, Stage::Inspect), answer) {
+                (Stage::WantStoreId, BootstrapAnswer::Id(id)) => self.identify(new_id(id)?)?,
+                (Stage::WantBootstrapped(store), BootstrapAnswer::IsBootstrapped(there)) => {
+                    if there { Stage::Done(store) } else { Stage::WantRegionId(store) }
+                }
+                (Stage::WantRegionId(store), BootstrapAnswer::Id(id)) => {
+                    Stage::WantPeerId(store, new_id(id)?)
+                }
+                (Stage::WantPeerId(store, region), BootstrapAnswer::Id(id)) => {
+                    self.prepare(store, region, new_id(id)?)?
+                }
+                (Stage::WantOffer(store, _), BootstrapAnswer::Offered { taken: true }) => {
+                    self.remove_mark()?;
+                    Stage::Done(store)
+                }
+                (Stage::WantOffer(store, region), BootstrapAnswer::Offered { taken: false }) => {
+                    Stage::WantFirstRegion(store, region)
+                }
+                (stage @ Stage::WantFirstRegion(..), BootstrapAnswer::Region(None)) => stage,
+                (Stage::WantFirstRegion(store, ours), BootstrapAnswer::Region(Some(theirs))) => {
+                    self.compare(store, ours, theirs)?
+                }
+                _ => return Err(BootstrapError::UnexpectedAnswer),
+            };
         Ok(())
     }
 
@@ -268,19 +268,12 @@ impl<K: KvEngine, R: RaftEngine> Bootstrap<K, R> {
         let ident = StoreIdent { cluster: self.cluster, store };
         let mut batch = self.kv.write_batch();
         batch.put(Cf::Default, &keys::STORE_IDENT, &record::encode_store_ident(&ident));
-        self.kv
-            .write(batch, Durability::Synced)
-            .map_err(engine("writing the store's identity"))?;
+        self.kv.write(batch, Durability::Synced).map_err(engine("writing the store's identity"))?;
         Ok(Stage::WantBootstrapped(store))
     }
 
     /// Writes the first region with its mark, then its log.
-    fn prepare(
-        &self,
-        store: StoreId,
-        id: RegionId,
-        peer: PeerId,
-    ) -> Result<Stage, BootstrapError> {
+    fn prepare(&self, store: StoreId, id: RegionId, peer: PeerId) -> Result<Stage, BootstrapError> {
         let region = Region {
             epoch: Epoch { conf_ver: 1, version: 1 },
             peers: vec![Peer::voter(peer, store)],
@@ -289,9 +282,7 @@ impl<K: KvEngine, R: RaftEngine> Bootstrap<K, R> {
         let mut batch = self.kv.write_batch();
         batch.put(Cf::Default, &keys::PREPARE_BOOTSTRAP, &encode_mark(&region));
         put_new_region(&region, &mut batch);
-        self.kv
-            .write(batch, Durability::Synced)
-            .map_err(engine("preparing the first region"))?;
+        self.kv.write(batch, Durability::Synced).map_err(engine("preparing the first region"))?;
         self.put_log(store, &region)?;
         Ok(Stage::WantOffer(store, region))
     }
@@ -329,9 +320,7 @@ impl<K: KvEngine, R: RaftEngine> Bootstrap<K, R> {
     fn remove_mark(&self) -> Result<(), BootstrapError> {
         let mut batch = self.kv.write_batch();
         batch.delete(Cf::Default, &keys::PREPARE_BOOTSTRAP);
-        self.kv
-            .write(batch, Durability::Synced)
-            .map_err(engine("finishing the bootstrap"))
+        self.kv.write(batch, Durability::Synced).map_err(engine("finishing the bootstrap"))
     }
 
     /// Another store was first. The mark goes last, with the region it stands for.

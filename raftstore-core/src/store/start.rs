@@ -163,9 +163,8 @@ pub(crate) fn load_uninitialized<R: RaftEngine>(
     region: RegionId,
     peer: PeerId,
 ) -> Result<Option<LocalState>, FatalError> {
-    let state = raft
-        .raft_state(region)
-        .map_err(FatalError::engine("creating a peer", Some(region)))?;
+    let state =
+        raft.raft_state(region).map_err(FatalError::engine("creating a peer", Some(region)))?;
     Ok(state.filter(|state| state.peer >= peer))
 }
 

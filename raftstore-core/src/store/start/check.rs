@@ -56,8 +56,7 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Run<'_, K, R, H> {
         }
         let local = match stored {
             Some(stored)
-                if stored.peer == peer.id
-                    && stored.hard_state.commit >= copy.hard_state.commit =>
+                if stored.peer == peer.id && stored.hard_state.commit >= copy.hard_state.commit =>
             {
                 stored
             }
@@ -104,9 +103,8 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Run<'_, K, R, H> {
     }
 
     fn snapshot_copy(&self, region: RegionId) -> Result<LocalState, Trouble> {
-        let missing = || {
-            Trouble::inconsistent(region, "no raft state of the accepted snapshot".to_owned())
-        };
+        let missing =
+            || Trouble::inconsistent(region, "no raft state of the accepted snapshot".to_owned());
         let record = self
             .kv
             .get(Cf::Raft, &keys::snapshot_raft_state_key(region))
