@@ -155,7 +155,8 @@ fn operations(operations: Vec<Operation>) -> Command {
 }
 
 fn seal(region: RegionId, mut raw: eraftpb::Entry) -> Entry {
-    let flags = EntryFlags::default();
+    let conf_change = raw.entry_type != eraftpb::EntryType::EntryNormal;
+    let flags = EntryFlags { conf_change, ..EntryFlags::default() };
     if !raw.data.is_empty() {
         raw.context = Entry::context_for(region, raw.index, raw.term, flags, &raw.data).into();
     }
