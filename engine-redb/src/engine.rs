@@ -235,7 +235,7 @@ impl RedbEngine {
     /// Closes the file and tells whether that went well.
     ///
     /// # Errors
-    /// If other clones are still alive, which then keep it open; or as a synced write. Synced
+    /// If other clones or snapshots are alive, which then keep it open; or as a synced write. Synced
     /// writes are safe in any case.
     pub fn close(self) -> Result<()> {
         let mut inner =
@@ -451,7 +451,7 @@ impl KvEngine for RedbEngine {
     }
 
     fn snapshot(&self) -> Result<RedbSnapshot> {
-        Ok(RedbSnapshot::new(self.view()?))
+        Ok(RedbSnapshot::new(self.view()?, self.clone()))
     }
 
     fn write_batch(&self) -> RedbWriteBatch {

@@ -9,6 +9,7 @@ use redb::{Database, ReadOnlyTable, ReadableDatabase, TableDefinition};
 
 use crate::contain::contain;
 use crate::cursor::RedbCursor;
+use crate::engine::RedbEngine;
 use crate::error::during;
 use crate::record;
 
@@ -51,15 +52,17 @@ impl View {
 /// One moment of a [`RedbEngine`](crate::RedbEngine).
 ///
 /// While it lives, redb cannot reuse the pages it sees: a snapshot held for long makes the
-/// file grow.
+/// file grow. It also keeps the file open.
 #[derive(Clone)]
 pub struct RedbSnapshot {
     view: Arc<View>,
+    /// Dropped after the view, whose transaction needs the open file.
+    _engine: RedbEngine,
 }
 
 impl RedbSnapshot {
-    pub(crate) const fn new(view: Arc<View>) -> Self {
-        Self { view }
+    pub(crate) const fn new(view: Arc<View>, engine: RedbEngine) -> Self {
+        Self { view, _engine: engine }
     }
 }
 
