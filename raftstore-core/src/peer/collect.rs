@@ -148,8 +148,7 @@ impl<R: RaftEngine> Peer<R> {
         let Some((keep_from, kv_number)) = self.removal else {
             return false;
         };
-        let durable =
-            kv_number <= ctx.kv_durable || ctx.hooks.planted(Bug::LogRemovedEarly);
+        let durable = kv_number <= ctx.kv_durable || ctx.hooks.planted(Bug::LogRemovedEarly);
         // Never past what is durable in this log.
         let persisted = self.group.storage().persisted_index;
         if !durable || keep_from > persisted + 1 || self.intake.is_some() {
@@ -230,8 +229,10 @@ impl<R: RaftEngine> Peer<R> {
     /// made (D21).
     pub(crate) fn has_damaged_entries(&self, message: &RaftMessage) -> bool {
         let region = self.region_id();
-        message.raft().entries.iter().any(|entry| {
-            Entry::from_raft(entry.clone()).verify(region).is_err()
-        })
+        message
+            .raft()
+            .entries
+            .iter()
+            .any(|entry| Entry::from_raft(entry.clone()).verify(region).is_err())
     }
 }

@@ -60,10 +60,9 @@ impl<R: RaftEngine> Peer<R> {
         };
         if ctx.now.since(since) >= ctx.config.max_leader_missing_duration {
             self.leader_missing_since = Some(ctx.now);
-            ctx.effects.pd.push(PdRequest::ValidatePeer {
-                region: self.region_id(),
-                peer: self.replica.id,
-            });
+            ctx.effects
+                .pd
+                .push(PdRequest::ValidatePeer { region: self.region_id(), peer: self.replica.id });
         }
     }
 }

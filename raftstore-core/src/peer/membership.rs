@@ -66,9 +66,7 @@ fn fits_members(s: &Situation<'_>, change: &PeerChange) -> Result<(), RegionErro
             Some(peer) if peer.role == PeerRole::Learner => {
                 rejected("duplicated: the peer is already a learner")
             }
-            Some(_) if change.peer.id == s.leader => {
-                rejected("the leader cannot demote itself")
-            }
+            Some(_) if change.peer.id == s.leader => rejected("the leader cannot demote itself"),
             Some(_) => Ok(()),
         },
         ChangeKind::RemoveNode => match known {
@@ -167,9 +165,7 @@ mod tests {
             start_key: Bytes::new(),
             end_key: Bytes::new(),
             epoch: Epoch { conf_ver: 1, version: 1 },
-            peers: (1..=voters)
-                .map(|i| Peer::voter(PeerId::must(i), StoreId::must(i)))
-                .collect(),
+            peers: (1..=voters).map(|i| Peer::voter(PeerId::must(i), StoreId::must(i))).collect(),
         }
     }
 

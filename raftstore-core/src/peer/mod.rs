@@ -25,13 +25,12 @@ use raftstore_proto::{
     ApplyState, LocalState, Peer as Replica, PeerId, RaftMessage, Region, RegionError, RegionId,
 };
 
-pub(crate) use log_drain::TracingDrain;
 pub(crate) use collect::Round;
+pub(crate) use log_drain::TracingDrain;
 pub(crate) use snapshot::{Intake, IntakeStage};
 
 use self::{
-    lease::Lease, membership::Member, raft_group::RaftGroup, reads::ReadQueue,
-    storage::PeerStorage,
+    lease::Lease, membership::Member, raft_group::RaftGroup, reads::ReadQueue, storage::PeerStorage,
 };
 use crate::{
     FatalError, MonoTime,
@@ -373,18 +372,17 @@ impl<R: RaftEngine> Peer<R> {
                 tracing::debug!(region = %self.region_id(), to = message.to, "unknown target");
                 continue;
             };
-            let first_contact = matches!(
-                kind,
-                MessageType::MsgRequestVote | MessageType::MsgRequestPreVote
-            ) || (kind == MessageType::MsgHeartbeat && message.commit == 0);
+            let first_contact =
+                matches!(kind, MessageType::MsgRequestVote | MessageType::MsgRequestPreVote)
+                    || (kind == MessageType::MsgHeartbeat && message.commit == 0);
             if kind == MessageType::MsgSnapshot {
                 ctx.metrics.snapshots_sent += 1;
             }
             let mut envelope =
                 RaftMessage::new(self.region_id(), self.replica, to, self.region.epoch, message);
             if first_contact && self.is_initialized() {
-                envelope = envelope
-                    .with_range(self.region.start_key.clone(), self.region.end_key.clone());
+                envelope =
+                    envelope.with_range(self.region.start_key.clone(), self.region.end_key.clone());
             }
             ctx.metrics.sent_messages += 1;
             ctx.effects.messages.push(envelope);

@@ -49,10 +49,7 @@ impl<R: RaftEngine> Peer<R> {
             return Err(self.not_leader());
         }
         if header.peer.id != self.replica.id {
-            return Err(RegionError::PeerNotMatch {
-                asked: header.peer.id,
-                here: self.replica.id,
-            });
+            return Err(RegionError::PeerNotMatch { asked: header.peer.id, here: self.replica.id });
         }
         if !self.is_initialized() || self.intake.is_some() {
             return Err(RegionError::RegionNotInitialized { region: self.region_id() });

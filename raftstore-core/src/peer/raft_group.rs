@@ -329,8 +329,13 @@ impl<R: RaftEngine> RaftGroup<R> {
         let result = self.raw.propose_conf_change(context, conf_change);
         let placed = self.proposed(result, index, term)?;
         // A change that raft refuses is appended as an empty normal entry (R12, H31).
-        let refused =
-            self.raw.raft.raft_log.unstable_entries().last().is_none_or(|entry| entry.data.is_empty());
+        let refused = self
+            .raw
+            .raft
+            .raft_log
+            .unstable_entries()
+            .last()
+            .is_none_or(|entry| entry.data.is_empty());
         if refused { Err(RegionError::ConfChangePending) } else { Ok(placed) }
     }
 
@@ -418,7 +423,8 @@ impl<R: RaftEngine> RaftGroup<R> {
         });
         let entries: Vec<Entry> = ready.take_entries().into_iter().map(Entry::from_raft).collect();
         let snapshot = (!ready.snapshot().is_empty()).then(|| ready.snapshot().clone());
-        let hard_state = ready.hs().map(|hs| HardState { term: hs.term, vote: hs.vote, commit: hs.commit });
+        let hard_state =
+            ready.hs().map(|hs| HardState { term: hs.term, vote: hs.vote, commit: hs.commit });
         let must_write = ready.must_sync();
         let committed = ready.take_committed_entries().into_iter().map(Entry::from_raft).collect();
         let read_states = ready.take_read_states();
@@ -426,9 +432,13 @@ impl<R: RaftEngine> RaftGroup<R> {
         let messages =
             if from_leader { ready.take_messages() } else { ready.take_persisted_messages() };
 
-        let replaced_from = if snapshot.is_some() { Some(0) } else { entries.first().map(Entry::index) };
+        let replaced_from =
+            if snapshot.is_some() { Some(0) } else { entries.first().map(Entry::index) };
         if let Some(from) = replaced_from
-            && self.in_flight.iter().any(|earlier| earlier.last_index.is_some_and(|last| last >= from))
+            && self
+                .in_flight
+                .iter()
+                .any(|earlier| earlier.last_index.is_some_and(|last| last >= from))
         {
             self.withhold_until = number;
         }
@@ -585,3 +595,6 @@ fn conf_change_of(change: &PeerChange) -> ConfChange {
     conf_change.node_id = change.peer.id.get();
     conf_change
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,15 +14,10 @@
 
 use engine_traits::{Cf, KvEngine, RaftEngine, RaftLogBatch, WriteBatch};
 use raft::eraftpb::{Message, Snapshot};
-use raftstore_proto::{
-    ApplyState, Entry, Region, RegionPhase, RegionState, Truncated, wire,
-};
+use raftstore_proto::{ApplyState, Entry, Region, RegionPhase, RegionState, Truncated, wire};
 use transport_traits::SnapKey;
 
-use super::{
-    Peer,
-    storage::SnapshotMaking,
-};
+use super::{Peer, storage::SnapshotMaking};
 use crate::{
     BuiltSnapshot, FatalError, Task,
     apply::{ApplyTask, ApplyWork, Registration},
@@ -135,7 +130,11 @@ impl<R: RaftEngine> Peer<R> {
         self.log_bytes = 0;
         let local = self.group.storage().local_state(self.replica.id);
         let state = RegionState { phase: RegionPhase::Applying, region: region.clone() };
-        batch.put(Cf::Raft, &keys::region_state_key(id), &wire::record::encode_region_state(id, &state));
+        batch.put(
+            Cf::Raft,
+            &keys::region_state_key(id),
+            &wire::record::encode_region_state(id, &state),
+        );
         batch.put(
             Cf::Raft,
             &keys::apply_state_key(id),
