@@ -67,6 +67,11 @@ impl Expected {
         self.acknowledged == Some(print) || self.uncertain.iter().any(|(_, sent)| *sent == print)
     }
 
+    /// Whether more than one value may be found.
+    pub(crate) fn is_uncertain(&self) -> bool {
+        !self.uncertain.is_empty()
+    }
+
     fn acknowledge(&mut self, number: u64) {
         if let Some(at) = self.uncertain.iter().position(|(sent, _)| *sent == number) {
             self.acknowledged = Some(self.uncertain[at].1);
@@ -282,7 +287,7 @@ impl Manifest {
         let mut out = BufWriter::with_capacity(64 << 10, file);
         let mut open = BTreeMap::new();
         let mut number = 0;
-        let mut write = || -> io::Result<File> {
+        let write = || -> io::Result<File> {
             out.write_all(MAGIC)?;
             out.write_all(&encode(RUN, self.run, &[], None))?;
             for (key, expected) in &mut self.keys {

@@ -9,12 +9,12 @@ pub(crate) struct Latencies(Histogram<u64>);
 
 impl Latencies {
     pub(crate) fn new() -> Self {
-        Self(Histogram::new(3).expect("three digits are allowed"))
+        let hour = 3_600_000_000_000;
+        Self(Histogram::new_with_bounds(1, hour, 3).expect("the bounds and digits are allowed"))
     }
 
     pub(crate) fn record(&mut self, latency: Duration) {
         let nanos = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
-        // It grows by itself; beyond its range there is nothing.
         self.0.saturating_record(nanos);
     }
 
@@ -260,7 +260,7 @@ mod tests {
     #[test]
     fn the_table_shows_rates_and_counts() {
         let table = report().table();
-        for part in ["1,234,567", "100000", "20.0", "200.0 MiB", "50.", "equal"] {
+        for part in ["1,234,567", "100000", "20.0", "200.0 MiB", "50.0", "equal"] {
             assert!(table.contains(part), "{part} is not in\n{table}");
         }
     }

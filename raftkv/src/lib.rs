@@ -1,8 +1,0 @@
-//! Scratch.
-#![forbid(unsafe_code)]
-mod client;
-mod input;
-mod layout;
-mod manifest;
-mod report;
-mod usage;
