@@ -1,0 +1,427 @@
+//! Stores under real threads: few tests, each waiting for events with a generous deadline.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "these tests run against real clocks; deadlines only bound how long they wait"
+)]
+
+use std::{
+    io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use engine_traits::{
+    Cf, Direction, Range, Reader,
+    mem::{MemEngine, MemRaftLog},
+};
+use pd_client::{
+    PdClient,
+    mock::{MockPd, PdConfig},
+};
+use raftstore_core::{
+    Config, FatalSource, keys,
+    runtime::{Node, NodeHandle, NodeOptions, PdRetry, Reply, StartError},
+};
+use raftstore_proto::{
+    Body, ClusterId, Command, Header, Operation, OperationResponse, Peer, PeerRole, Region,
+    RegionError, Response, ResponseBody, StoreId,
+};
+use transport_traits::{ChannelConfig, ChannelHub, MemSnapStore, Transport};
+
+const CLUSTER: ClusterId = ClusterId::must(77);
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Polls until `look` gives something.
+fn wait_until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "waited too long for {what}");
+        back_off();
+    }
+}
+
+/// What a client does between two attempts.
+fn back_off() {
+    let pause = crossbeam_channel::after(Duration::from_millis(5));
+    pause.recv().expect("the timer rings");
+}
+
+fn config(lanes: u16) -> Config {
+    Config {
+        raft_base_tick_interval: Duration::from_millis(20),
+        raft_heartbeat_ticks: 2,
+        raft_election_timeout_ticks: 10,
+        raft_store_max_leader_lease: Duration::from_millis(180),
+        pd_heartbeat_tick_interval: Duration::from_millis(40),
+        pd_store_heartbeat_tick_interval: Duration::from_millis(40),
+        kv_sync_interval: Duration::from_millis(20),
+        lanes,
+        ..Config::default()
+    }
+}
+
+/// What outlives a node: its devices.
+#[derive(Clone)]
+struct Machine {
+    kv: MemEngine,
+    raft: MemRaftLog,
+    snaps: MemSnapStore,
+}
+
+impl Machine {
+    fn new() -> Self {
+        let (kv, raft) = (MemEngine::new(), MemRaftLog::new());
+        Self { kv, raft, snaps: MemSnapStore::new(1 << 30) }
+    }
+
+    fn rows(&self) -> Vec<(Bytes, Bytes)> {
+        let mut rows = Vec::new();
+        let mut cursor = self
+            .kv
+            .cursor(Cf::Default, Range::new(&keys::DATA_MIN, &keys::DATA_MAX), Direction::Forward)
+            .unwrap();
+        while let Some((key, value)) = cursor.next().unwrap() {
+            rows.push((Bytes::copy_from_slice(key), Bytes::copy_from_slice(value)));
+        }
+        rows
+    }
+
+    fn options(
+        &self,
+        hub: &ChannelHub,
+        pd: Arc<dyn PdClient>,
+        config: Config,
+    ) -> NodeOptions<MemEngine, MemRaftLog> {
+        let (hub, snaps) = (hub.clone(), Arc::new(self.snaps.clone()));
+        NodeOptions {
+            config,
+            cluster: CLUSTER,
+            address: "in process".to_owned(),
+            labels: Vec::new(),
+            kv: self.kv.clone(),
+            raft: self.raft.clone(),
+            snaps: Arc::clone(&snaps) as _,
+            pd,
+            pd_retry: PdRetry { attempts: 5, pause: Duration::from_millis(1) },
+            connect: Box::new(move |store, inbox| {
+                let transport = hub.register(store, inbox, snaps)?;
+                Ok(Box::new(transport) as Box<dyn Transport>)
+            }),
+            disk: None,
+            on_fatal: None,
+        }
+    }
+}
+
+struct Cluster {
+    pd: MockPd,
+    hub: ChannelHub,
+    lanes: u16,
+    machines: Vec<Machine>,
+    nodes: Vec<Option<Node<MemEngine>>>,
+}
+
+impl Cluster {
+    fn new(stores: usize, lanes: u16) -> Self {
+        let pd = MockPd::new(CLUSTER, PdConfig::default());
+        let hub = ChannelHub::new(ChannelConfig::default()).unwrap();
+        let machines = vec![(); stores].into_iter().map(|()| Machine::new()).collect();
+        let nodes = (0..stores).map(|_| None).collect();
+        let mut cluster = Self { pd, hub, lanes, machines, nodes };
+        for number in 0..stores {
+            cluster.start(number);
+        }
+        cluster
+    }
+
+    fn start(&mut self, number: usize) {
+        let pd = Arc::new(self.pd.clone());
+        let mut options = self.machines[number].options(&self.hub, pd, config(self.lanes));
+        options.address = format!("machine {number}");
+        self.nodes[number] = Some(Node::start(options).unwrap());
+    }
+
+    fn handle(&self, store: StoreId) -> Option<NodeHandle<MemEngine>> {
+        self.nodes.iter().flatten().find(|node| node.store() == store).map(Node::handle)
+    }
+
+    fn number_of(&self, store: StoreId) -> usize {
+        let at = |node: &Option<Node<MemEngine>>| node.as_ref().is_some_and(|n| n.store() == store);
+        self.nodes.iter().position(at).expect("the store runs")
+    }
+
+    fn route(&self, key: &[u8]) -> Option<(Region, Peer)> {
+        let route = self.pd.with_core(|core, _| core.region_by_key(key))?;
+        Some((route.region, route.leader?))
+    }
+
+    /// Sends to the leader that PD knows; `None` if there is none, or its store is down.
+    fn send(&self, key: &[u8], operation: Operation, read_quorum: bool) -> Option<Reply> {
+        let (region, leader) = self.route(key)?;
+        let handle = self.handle(leader.store)?;
+        let epoch = Some(region.epoch);
+        let header = Header { region: region.id, peer: leader, epoch, term: 0, read_quorum };
+        Some(handle.command(Command { header, body: Body::Operations(vec![operation]) }))
+    }
+
+    /// Sends until it succeeds.
+    fn execute(&self, key: &[u8], operation: &Operation, quorum: bool) -> OperationResponse {
+        let response = wait_until("an answer that is no refusal", || {
+            let reply = self.send(key, operation.clone(), quorum)?;
+            reply.wait_for(DEADLINE).expect("every caller is answered").body.ok()
+        });
+        match response {
+            ResponseBody::Operations(mut operations) => operations.remove(0),
+            other => panic!("not an answer to an operation: {other:?}"),
+        }
+    }
+
+    fn put(&self, number: usize) {
+        let (key, value) = (key(number), value(number));
+        let put = Operation::Put { cf: Cf::Default, key: key.clone(), value };
+        assert_eq!(self.execute(&key, &put, false), OperationResponse::Put);
+    }
+
+    fn get(&self, number: usize, quorum: bool) -> Option<Bytes> {
+        let key = key(number);
+        let get = Operation::Get { cf: Cf::Default, key: key.clone() };
+        match self.execute(&key, &get, quorum) {
+            OperationResponse::Get(value) => value,
+            other => panic!("not an answer to a get: {other:?}"),
+        }
+    }
+
+    fn wait_for_voters(&self, count: usize) {
+        wait_until("the replicas PD wants", || {
+            let (region, _) = self.route(b"")?;
+            let voters = region.peers.iter().filter(|peer| peer.role == PeerRole::Voter);
+            (voters.count() == count).then_some(())
+        });
+    }
+
+    fn wait_for_equal_rows(&self, count: usize) {
+        wait_until("equal replicas", || {
+            let rows = self.machines[0].rows();
+            let equal = self.machines.iter().all(|machine| machine.rows() == rows);
+            (rows.len() == count && equal).then_some(())
+        });
+    }
+
+    fn leader(&self) -> StoreId {
+        self.put(0);
+        wait_until("a leader", || self.route(b"")).1.store
+    }
+}
+
+fn key(number: usize) -> Bytes {
+    format!("key {number:04}").into()
+}
+
+fn value(number: usize) -> Bytes {
+    format!("value of {number:04}").into()
+}
+
+/// The life of a small cluster: it is founded, grows, serves, loses its leader with all
+/// that was not synced, goes on, gets the store back, and ends.
+fn life_of_a_cluster(lanes: u16) {
+    let mut cluster = Cluster::new(3, lanes);
+    cluster.wait_for_voters(3);
+    let many: Vec<_> = (0..100).map(|number| (number, cluster.try_put(number))).collect();
+    for (number, reply) in many {
+        let body = reply.map(|reply| reply.wait_for(DEADLINE).expect("everybody is answered").body);
+        if !matches!(body, Some(Ok(_))) {
+            cluster.put(number);
+        }
+    }
+    for number in (0..100).step_by(7) {
+        assert_eq!(cluster.get(number, false), Some(value(number)), "lease read");
+        assert_eq!(cluster.get(number, true), Some(value(number)), "read index");
+    }
+    cluster.wait_for_equal_rows(100);
+
+    // H63: the leader's log fails. It answers who waits, and nobody hears from it again.
+    let leader = cluster.leader();
+    let number = cluster.number_of(leader);
+    let node = cluster.nodes[number].take().unwrap();
+    let handle = node.handle();
+    cluster.machines[number].raft.faults().fail_sync(1);
+    let (region, peer) = cluster.route(b"").unwrap();
+    let doomed = handle.command(put_command(&region, peer, 1000));
+    let fatal = node.wait_fatal(Some(DEADLINE)).expect("a failed sync is fatal");
+    assert!(matches!(fatal.source, FatalSource::Engine(_)), "{fatal}");
+    let answer = doomed.wait_for(DEADLINE).expect("everybody is answered");
+    assert_eq!(answer.body, Err(RegionError::Stopping));
+    let late = handle.command(put_command(&region, peer, 1001)).wait();
+    assert_eq!(late.body, Err(RegionError::Stopping));
+    assert!(node.stop().is_err());
+    assert_eq!(handle.waiting(), 0);
+
+    // The others go on without it.
+    for number in 100..150 {
+        cluster.put(number);
+    }
+    let machine = &mut cluster.machines[number];
+    machine.kv.crash(0);
+    machine.raft.crash(0);
+    machine.raft.faults().clear();
+    (machine.kv, machine.raft) = (machine.kv.reopen(), machine.raft.reopen());
+    cluster.start(number);
+    cluster.put(150);
+    wait_until("the returned store to catch up", || {
+        let rows = cluster.machines[number].rows();
+        let found = |number| {
+            rows.iter().any(|(k, v)| **k == *keys::data_key(&key(number)) && *v == value(number))
+        };
+        (0..151).all(found).then_some(())
+    });
+
+    // A leader that reaches nobody: whoever waits for it is answered when it is stopped.
+    let leader = cluster.leader();
+    let number = cluster.number_of(leader);
+    let node = cluster.nodes[number].take().unwrap();
+    for other in cluster.nodes.iter_mut().filter_map(Option::take) {
+        other.stop().unwrap();
+    }
+    let (region, peer) = cluster.route(b"").unwrap();
+    let handle = node.handle();
+    let replies: Vec<_> =
+        (0..10).map(|number| handle.command(put_command(&region, peer, 2000 + number))).collect();
+    node.stop().unwrap();
+    for reply in replies {
+        let answer = reply.wait_for(DEADLINE).expect("everybody is answered");
+        assert!(answer.body.is_err(), "nobody can have acknowledged this");
+    }
+    assert_eq!(handle.waiting(), 0);
+    assert_eq!(handle.fatal().map(|error| error.to_string()), None);
+    cluster.hub.close();
+}
+
+fn put_command(region: &Region, peer: Peer, number: usize) -> Command {
+    let epoch = Some(region.epoch);
+    let header = Header { region: region.id, peer, epoch, term: 0, read_quorum: false };
+    let (key, value) = (key(number), value(number));
+    let body = Body::Operations(vec![Operation::Put { cf: Cf::Default, key, value }]);
+    Command { header, body }
+}
+
+impl Cluster {
+    fn try_put(&self, number: usize) -> Option<Reply> {
+        let (key, value) = (key(number), value(number));
+        let put = Operation::Put { cf: Cf::Default, key: key.clone(), value };
+        self.send(&key, put, false)
+    }
+}
+
+#[test]
+fn h63_a_cluster_serves_loses_its_leader_and_recovers() {
+    life_of_a_cluster(1);
+}
+
+#[test]
+fn a_cluster_lives_the_same_with_three_lanes() {
+    life_of_a_cluster(3);
+}
+
+#[test]
+fn h63_a_panic_of_any_thread_stops_the_store() {
+    let machine = Machine::new();
+    let hub = ChannelHub::new(ChannelConfig::default()).unwrap();
+    let pd = MockPd::new(CLUSTER, PdConfig::default());
+    let mut options = machine.options(&hub, Arc::new(pd), config(1));
+    // The PD thread looks at the device for every report of the store.
+    let (spring, sprung) = crossbeam_channel::bounded(1);
+    options.disk = Some(Box::new(move || {
+        assert!(sprung.try_recv().is_err(), "the trap is sprung");
+        Err(io::Error::other("not yet"))
+    }));
+    let (told, fatal) = crossbeam_channel::unbounded();
+    options.on_fatal = Some(Box::new(move |error| told.send(error.to_string()).unwrap()));
+    let node = Node::start(options).unwrap();
+    spring.send(()).unwrap();
+    let error = node.wait_fatal(Some(DEADLINE)).expect("a panic is fatal");
+    let FatalSource::Panic { worker, message } = &error.source else { panic!("{error}") };
+    assert_eq!(*worker, "pd");
+    assert!(message.contains("the trap is sprung"), "{message}");
+    assert_eq!(fatal.recv_timeout(DEADLINE).unwrap(), error.to_string());
+    let handle = node.handle();
+    assert!(node.stop().is_err());
+    assert!(fatal.try_recv().is_err(), "told once");
+    assert!(handle.fatal().is_some());
+    hub.close();
+}
+
+/// D8: a full queue is an answer, and everybody gets exactly one.
+#[test]
+fn h28_a_full_queue_answers_at_once() {
+    let machine = Machine::new();
+    let hub = ChannelHub::new(ChannelConfig::default()).unwrap();
+    let pd = MockPd::new(CLUSTER, PdConfig::default());
+    let small = Config { notify_capacity: 1, ..config(1) };
+    let node = Node::start(machine.options(&hub, Arc::new(pd.clone()), small)).unwrap();
+    let handle = node.handle();
+    let route = wait_until("a leader", || {
+        let route = pd.with_core(|core, _| core.region_by_key(b""))?;
+        Some((route.region, route.leader?))
+    });
+    let (sender, answers) = crossbeam_channel::unbounded();
+    let mut sent = 0;
+    let mut answered = Vec::new();
+    // As fast as this thread can, until the queue has been seen full.
+    let deadline = Instant::now() + DEADLINE;
+    let is_busy =
+        |response: &Response| matches!(response.body, Err(RegionError::ServerIsBusy { .. }));
+    while !answered.iter().any(is_busy) {
+        assert!(Instant::now() < deadline, "the queue is never full");
+        for _ in 0..1000 {
+            let sender = sender.clone();
+            let callback = Box::new(move |response| sender.send(response).unwrap());
+            handle.command_with(put_command(&route.0, route.1, sent), callback);
+            sent += 1;
+        }
+        answered.extend(answers.try_iter());
+    }
+    node.stop().unwrap();
+    drop(sender);
+    answered.extend(answers.iter());
+    assert_eq!(answered.len(), sent);
+    assert_eq!(handle.waiting(), 0);
+    hub.close();
+}
+
+#[test]
+fn a_start_that_cannot_be_says_why() {
+    let hub = ChannelHub::new(ChannelConfig::default()).unwrap();
+    let pd = MockPd::new(CLUSTER, PdConfig::default());
+    let machine = Machine::new();
+
+    let bad = Config { raft_heartbeat_ticks: 0, ..config(1) };
+    let error = Node::start(machine.options(&hub, Arc::new(pd.clone()), bad)).unwrap_err();
+    assert!(matches!(error, StartError::Config(_)), "{error}");
+
+    pd.set_available(false);
+    let error = Node::start(machine.options(&hub, Arc::new(pd.clone()), config(1))).unwrap_err();
+    assert!(matches!(error, StartError::Pd { .. }), "{error}");
+    pd.set_available(true);
+
+    let mut options = machine.options(&hub, Arc::new(pd.clone()), config(1));
+    options.connect = Box::new(|_, _| Err("no way out".into()));
+    let error = Node::start(options).unwrap_err();
+    assert!(matches!(error, StartError::Transport(_)), "{error}");
+
+    // What was begun is gone on with.
+    let node = Node::start(machine.options(&hub, Arc::new(pd.clone()), config(1))).unwrap();
+    let store = node.store();
+    node.stop().unwrap();
+    let node = Node::start(machine.options(&hub, Arc::new(pd), config(1))).unwrap();
+    assert_eq!(node.store(), store);
+    let mut foreign =
+        machine.options(&hub, Arc::new(MockPd::new(CLUSTER, PdConfig::default())), config(1));
+    foreign.cluster = ClusterId::must(78);
+    assert!(matches!(Node::start(foreign), Err(StartError::Bootstrap(_))));
+    drop(node);
+    hub.close();
+}
