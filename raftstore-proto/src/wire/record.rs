@@ -10,7 +10,6 @@
 
 use bytes::Bytes;
 use protobuf::{CodedOutputStream, Message};
-use raft_proto::eraftpb;
 
 use crate::{
     ApplyState, ClusterId, DecodeError, Entry, HardState, LocalState, PeerId, RegionId,
@@ -219,10 +218,8 @@ pub fn encode_entry(region: RegionId, entry: &Entry) -> Vec<u8> {
 ///
 /// # Errors
 /// [`DecodeError::Checksum`] on damage or if it is another region's;
-/// [`DecodeError::UnknownValue`] for a type of entry that a later version wrote.
+/// [`DecodeError::Malformed`] for a type of entry that a later version wrote.
 pub fn decode_entry(region: RegionId, record: Bytes) -> Result<Entry, DecodeError> {
     let end = Kind::Entry.open(region.get(), &record)?;
-    let entry: eraftpb::Entry = parse(Kind::Entry.what(), &record.slice(..end))?;
-    refuse_unknown(entry.get_unknown_fields(), 1, "entry type")?;
-    Ok(Entry::from_raft(entry))
+    parse(Kind::Entry.what(), &record.slice(..end)).map(Entry::from_raft)
 }
