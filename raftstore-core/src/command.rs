@@ -26,7 +26,11 @@ const fn depends_on(body: &Body) -> (bool, bool) {
 ///
 /// # Errors
 /// `MissingEpoch`, or `EpochNotMatch` with the region as it is.
-pub(crate) fn check_epoch(header: &Header, body: &Body, region: &Region) -> Result<(), RegionError> {
+pub(crate) fn check_epoch(
+    header: &Header,
+    body: &Body,
+    region: &Region,
+) -> Result<(), RegionError> {
     let (version, conf_ver) = depends_on(body);
     if !version && !conf_ver {
         return Ok(());

@@ -9,10 +9,8 @@ use engine_traits::{KvEngine, RaftEngine};
 use raftstore_proto::{RegionError, RegionId, Response, StoreId};
 
 use crate::{
-    Config, Dropped, Effects, MonoTime, ReplyId, StoreMeta, StoreMetrics, Task,
-    hooks::Hooks,
-    meta::LaneId,
-    read::Views,
+    Config, Dropped, Effects, MonoTime, ReplyId, StoreMeta, StoreMetrics, Task, hooks::Hooks,
+    meta::LaneId, read::Views,
 };
 
 /// See the module.

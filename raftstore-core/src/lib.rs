@@ -47,7 +47,7 @@ pub use hooks::{Bug, Hooks, NoHooks};
 pub use meta::{KvNumbers, LaneId, StoreMeta};
 pub use metrics::StoreMetrics;
 pub use ready::{Persisted, Ready, Writes};
-pub use store::{PeerPhase, PeerStatus, Store, StoreOptions, bootstrap};
 #[cfg(feature = "test-support")]
 pub use store::seed;
+pub use store::{PeerPhase, PeerStatus, Store, StoreOptions, bootstrap};
 pub use time::MonoTime;

@@ -93,11 +93,7 @@ enum RangeEnd {
 
 impl RangeEnd {
     fn of(region: &Region) -> Self {
-        if region.end_key.is_empty() {
-            Self::Infinity
-        } else {
-            Self::Key(region.end_key.clone())
-        }
+        if region.end_key.is_empty() { Self::Infinity } else { Self::Key(region.end_key.clone()) }
     }
 }
 

@@ -311,10 +311,9 @@ impl<R: RaftEngine> Peer<R> {
     /// Renews the lease from messages that left at `sent` and were confirmed.
     fn renew_lease(&mut self, sent: MonoTime) {
         self.lease.renew(sent);
-        if self.view_is_open
-            && let Some(bound) = self.lease.bound()
-        {
-            self.view.extend(bound);
+        match self.lease.bound() {
+            Some(bound) if self.view_is_open => self.view.extend(bound),
+            _ => self.publish_view(),
         }
     }
 

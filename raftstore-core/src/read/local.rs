@@ -52,9 +52,9 @@ impl<K: KvEngine> LocalReader<K> {
         }
         let snapshot = self.kv.snapshot()?;
         let now = clock();
-        let still = view.state().is_some_and(|after| {
-            after.generation == before.generation && now < after.lease_until
-        });
+        let still = view
+            .state()
+            .is_some_and(|after| after.generation == before.generation && now < after.lease_until);
         if !still {
             return Ok(None);
         }
@@ -63,12 +63,7 @@ impl<K: KvEngine> LocalReader<K> {
 }
 
 /// Whether the header fits so well that the store would accept it too.
-fn accepts(
-    header: &Header,
-    region: &Region,
-    term: u64,
-    peer: raftstore_proto::PeerId,
-) -> bool {
+fn accepts(header: &Header, region: &Region, term: u64, peer: raftstore_proto::PeerId) -> bool {
     header.peer.id == peer
         && region.peer_on(header.peer.store).is_some_and(|here| here.id == peer)
         && (header.term == 0 || term <= header.term + 1)

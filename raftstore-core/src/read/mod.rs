@@ -3,6 +3,6 @@
 mod local;
 mod view;
 
-pub(crate) use local::execute;
 pub use local::LocalReader;
+pub(crate) use local::execute;
 pub use view::{View, ViewState, Views};

@@ -51,7 +51,11 @@ pub(super) struct Local<'a> {
 }
 
 /// A claim that the local peer was removed (4.2).
-pub(super) fn admit_gc(envelope: &Envelope, local: Option<&Local<'_>>, any_peer: bool) -> Admission {
+pub(super) fn admit_gc(
+    envelope: &Envelope,
+    local: Option<&Local<'_>>,
+    any_peer: bool,
+) -> Admission {
     let Some(local) = local else {
         return Admission::Drop(Dropped::StaleGc);
     };
@@ -207,10 +211,7 @@ mod tests {
         let refused = Admission::Drop(Dropped::TombstonePeer);
         assert_eq!(admit_absent(&vote(peer(3, 3), 9), Some(&record), true), refused);
         assert_eq!(admit_absent(&vote(peer(2, 3), 9), Some(&record), true), refused);
-        assert_eq!(
-            admit_absent(&vote(peer(8, 3), 6), Some(&record), true),
-            Admission::CreatePeer
-        );
+        assert_eq!(admit_absent(&vote(peer(8, 3), 6), Some(&record), true), Admission::CreatePeer);
         let stranger = envelope(peer(2, 2), peer(3, 3), 4, MessageKind::RequestVote);
         assert_eq!(
             admit_absent(&stranger, Some(&record), true),
@@ -227,7 +228,8 @@ mod tests {
         assert_eq!(admit_absent(&known, None, true), Admission::Drop(Dropped::UnknownRegion));
         let append = envelope(peer(1, 1), peer(3, 3), 2, MessageKind::Append);
         assert_eq!(admit_absent(&append, None, true), Admission::Drop(Dropped::UnknownRegion));
-        let normal = RegionState { phase: RegionPhase::Normal, region: region(2, vec![peer(3, 3)]) };
+        let normal =
+            RegionState { phase: RegionPhase::Normal, region: region(2, vec![peer(3, 3)]) };
         assert_eq!(
             admit_absent(&heartbeat, Some(&normal), true),
             Admission::Drop(Dropped::RegionNonexistent)

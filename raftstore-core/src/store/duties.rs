@@ -97,7 +97,9 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
         if due.pd_store_heartbeat {
             self.heartbeat_store();
         }
-        if due.kv_sync && let Some((number, _)) = self.ctx.kv_waiters.last_key_value() {
+        if due.kv_sync
+            && let Some((number, _)) = self.ctx.kv_waiters.last_key_value()
+        {
             let number = *number;
             self.ctx.want_kv_durable(number);
         }

@@ -6,9 +6,7 @@
 
 use engine_traits::{Cf, KvEngine, RaftEngine, RaftLogBatch, WriteBatch};
 use pd_client::RegionRoute;
-use raftstore_proto::{
-    PeerId, Region, RegionError, RegionId, RegionPhase, RegionState, wire,
-};
+use raftstore_proto::{PeerId, Region, RegionError, RegionId, RegionPhase, RegionState, wire};
 use transport_traits::{SnapDirection, SnapKey};
 
 use super::Store;
@@ -176,8 +174,7 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
         incarnation: u64,
         outcome: InstallOutcome,
     ) {
-        let Some(peer) =
-            self.peers.get_mut(&region).filter(|peer| peer.incarnation == incarnation)
+        let Some(peer) = self.peers.get_mut(&region).filter(|peer| peer.incarnation == incarnation)
         else {
             return;
         };

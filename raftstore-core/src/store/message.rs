@@ -42,6 +42,9 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
         } else if self.destroying.contains_key(&region) {
             // No new incarnation before the records of the old one are gone (R26).
             Some(Dropped::GoingAway)
+        } else if self.unreadable.contains(&region) {
+            // Nothing is known of it that could be trusted (W12).
+            Some(Dropped::Damaged)
         } else {
             None
         };
@@ -149,21 +152,18 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
             end_key,
             ..Region::uninitialized(id)
         });
-        if let Err(refused) =
-            self.ctx.meta.claim_creation(id, envelope.to.id, range.as_ref())
-        {
+        if let Err(refused) = self.ctx.meta.claim_creation(id, envelope.to.id, range.as_ref()) {
             tracing::debug!(region = %id, ?refused, "peer not created");
             self.ctx.drop_message(Some(id), Dropped::RegionOverlap);
             return Ok(false);
         }
         // A vote it cast before a crash binds it still (H9, W2).
-        let local = start::load_uninitialized(&self.ctx.raft, id, envelope.to.id)?.unwrap_or(
-            LocalState {
+        let local =
+            start::load_uninitialized(&self.ctx.raft, id, envelope.to.id)?.unwrap_or(LocalState {
                 peer: envelope.to.id,
                 hard_state: raftstore_proto::HardState::default(),
                 last_index: 0,
-            },
-        );
+            });
         let birth = Birth {
             region: Region::uninitialized(id),
             replica: envelope.to,

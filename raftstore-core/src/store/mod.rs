@@ -22,11 +22,11 @@ use engine_traits::{KvEngine, RaftEngine};
 use raftstore_proto::{Body, Command, RegionError, RegionId, Response};
 use transport_traits::SnapKey;
 
+use self::{duties::TickSchedule, lifecycle::Destroying, round::RoundInFlight};
 pub use self::{
     inspect::{PeerPhase, PeerStatus},
     open::StoreOptions,
 };
-use self::{duties::TickSchedule, lifecycle::Destroying, round::RoundInFlight};
 use crate::{
     Event, FatalError, MonoTime, PdAnswer, ReplyId, StoreMetrics, TaskDone,
     context::Context,
@@ -115,7 +115,7 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
             }
             Event::Stop => self.on_stop(),
         }
-        self.check_damage()
+        Ok(())
     }
 
     /// A client's command: address first, then the peer decides.
@@ -154,26 +154,23 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
         }
     }
 
-    /// Takes peers out of service whose log could not be read since the last call (D15).
-    fn check_damage(&mut self) -> Result<(), FatalError> {
-        // Only peers that were touched can have met damage.
-        let touched: Vec<RegionId> = self.ctx.dirty.iter().copied().collect();
-        for region in touched {
-            let Some(peer) = self.peers.get_mut(&region) else { continue };
-            match peer.group.storage().take_damage() {
-                None => {}
-                Some(error @ engine_traits::Error::CorruptLog { .. }) => {
-                    self.quarantine(region, &error.to_string());
-                }
-                Some(source) => {
-                    return Err(FatalError {
-                        doing: "reading the raft log",
-                        region: Some(region),
-                        source: source.into(),
-                    });
-                }
+    /// Takes a peer out of service whose log could not be read (D15). The storage view has
+    /// answered raft short; what raft made of that is less than it might, never wrong.
+    fn check_damage(&mut self, region: RegionId) -> Result<(), FatalError> {
+        let Some(peer) = self.peers.get(&region) else {
+            return Ok(());
+        };
+        match peer.group.storage().take_damage() {
+            None => Ok(()),
+            Some(error @ engine_traits::Error::CorruptLog { .. }) => {
+                self.quarantine(region, &error.to_string());
+                Ok(())
             }
+            Some(source) => Err(FatalError {
+                doing: "reading the raft log",
+                region: Some(region),
+                source: source.into(),
+            }),
         }
-        Ok(())
     }
 }

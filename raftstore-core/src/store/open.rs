@@ -51,14 +51,11 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
     /// # Errors
     /// If an engine fails, or its records contradict each other so that the store as a
     /// whole cannot be trusted.
-    pub fn open(
-        options: StoreOptions<K, R, H>,
-        now: MonoTime,
-    ) -> Result<Vec<Self>, FatalError> {
-        let recovery =
-            start::recover(&options.kv, &options.raft, options.store, &options.hooks)?;
-        let mut lanes: Vec<Self> =
-            (0..options.config.lanes).map(|lane| Self::empty(&options, LaneId(lane), now)).collect();
+    pub fn open(options: StoreOptions<K, R, H>, now: MonoTime) -> Result<Vec<Self>, FatalError> {
+        let recovery = start::recover(&options.kv, &options.raft, options.store, &options.hooks)?;
+        let mut lanes: Vec<Self> = (0..options.config.lanes)
+            .map(|lane| Self::empty(&options, LaneId(lane), now))
+            .collect();
         let unneeded = unneeded_snapshots(&options.received, &recovery);
         let Recovery { peers, applying, quarantined, tombstones, gaps, .. } = recovery;
         tracing::info!(

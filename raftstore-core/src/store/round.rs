@@ -4,11 +4,7 @@ use engine_traits::{KvEngine, RaftEngine, RaftLogBatch, WriteBatch};
 use raftstore_proto::RegionId;
 
 use super::Store;
-use crate::{
-    Effects, FatalError, MonoTime, Persisted, Ready, Writes,
-    hooks::Hooks,
-    peer::Round,
-};
+use crate::{Effects, FatalError, MonoTime, Persisted, Ready, Writes, hooks::Hooks, peer::Round};
 
 /// A round on its way to the disk.
 #[derive(Debug)]
@@ -41,8 +37,8 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
             if peer.is_active() && peer.group.has_ready() && !peer.waits_with_snapshot() {
                 self.ctx.mark(region);
             }
+            self.check_damage(region)?;
         }
-        self.check_damage()?;
         if std::mem::take(&mut self.flush_commits_due) {
             for peer in self.peers.values_mut() {
                 peer.flush_commit(&self.ctx, &mut round);
@@ -78,11 +74,7 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
     ///
     /// # Panics
     /// If the proof is not that of the oldest round without one: proofs come in order.
-    pub fn on_persisted(
-        &mut self,
-        now: MonoTime,
-        proof: Persisted,
-    ) -> Result<Effects, FatalError> {
+    pub fn on_persisted(&mut self, now: MonoTime, proof: Persisted) -> Result<Effects, FatalError> {
         self.ctx.now = self.ctx.now.max(now);
         assert_eq!(proof.lane(), self.ctx.lane, "a proof of another lane");
         let round = self.rounds.pop_front();
@@ -100,11 +92,11 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
                     && !peer.quarantined
                 {
                     peer.on_round_durable(&mut self.ctx, proof.number(), proof.kv_number())?;
+                    self.check_damage(region)?;
                 }
             }
         }
         self.on_lifecycle_round(proof.number(), proof.kv_number());
-        self.check_damage()?;
         Ok(std::mem::take(&mut self.ctx.effects))
     }
 }
