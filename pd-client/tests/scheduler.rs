@@ -26,7 +26,7 @@ fn deeds(toy: &Toy) -> Vec<String> {
             format!("{sign}{}", change.peer.store)
         }
         OrderAction::TransferLeader(peer) => format!(">{}", peer.store),
-        other => panic!("unknown action {other:?}"),
+        other => unreachable!("unknown action {other:?}"),
     };
     toy.executed.iter().map(|order| short(&order.action)).collect()
 }
@@ -217,11 +217,14 @@ fn a_split_in_between_is_survived() {
     for _ in 0..3 {
         toy.round();
     }
+    assert_eq!(deeds(&toy), ["+2"]);
     toy.split(FIRST, "m");
+    assert_eq!(toy.core.counters().cancelled, 0);
+    toy.report();
+    assert_eq!(toy.core.counters().cancelled, 1, "the epoch is not the operator's");
     toy.run_until_rest(300);
     assert_eq!(toy.regions.len(), 2);
     toy.check_complete(3);
-    assert!(toy.core.counters().cancelled > 0);
 }
 
 /// Replicas and leaders spread over 3 to 7 stores, then nothing moves any more.

@@ -287,7 +287,7 @@ impl Toy {
                 assert!(now <= max + 1 || now < before, "{order:?}: too many voters");
                 assert!(self.has_quorum(toy, &voters(&after)), "{order:?}: quorum given away");
             }
-            other => panic!("unknown action {other:?}"),
+            other => unreachable!("unknown action {other:?}"),
         }
     }
 
@@ -342,6 +342,7 @@ impl Toy {
     }
 
     /// Rounds until PD rests, at most `limit`; gives how many.
+    #[expect(clippy::panic, reason = "a helper of tests that fails the test")]
     pub(crate) fn run_until_rest(&mut self, limit: usize) -> usize {
         let mut quiet = 0;
         for round in 0..limit {
