@@ -122,19 +122,6 @@ impl std::ops::AddAssign for Counts {
     }
 }
 
-impl std::ops::Sub for Counts {
-    type Output = Self;
-
-    fn sub(self, earlier: Self) -> Self {
-        Self {
-            log_syncs: self.log_syncs - earlier.log_syncs,
-            elections: self.elections - earlier.elections,
-            snapshots: self.snapshots - earlier.snapshots,
-            log_entries: self.log_entries - earlier.log_entries,
-        }
-    }
-}
-
 /// A store that runs.
 struct Running<M: Machine> {
     node: Node<M::Kv>,

@@ -323,6 +323,15 @@ mod tests {
     }
 
     #[test]
+    fn the_disk_s_refusals_say_what_to_do() {
+        let dir = Path::new("data");
+        let said = |kind: io::ErrorKind| explain("create", dir)(kind.into()).to_string();
+        assert!(said(io::ErrorKind::ReadOnlyFilesystem).contains("data is on a read-only disk"));
+        assert!(said(io::ErrorKind::PermissionDenied).contains("no permission to write in data"));
+        assert!(said(io::ErrorKind::StorageFull).contains("check the disk"));
+    }
+
+    #[test]
     fn input_and_directory_must_lie_apart() {
         let folder = tempfile::tempdir().unwrap();
         let input = folder.path().join("input");

@@ -42,6 +42,7 @@ pub(crate) struct Report {
     pub(crate) old: ReadBack,
     pub(crate) records: u64,
     pub(crate) bytes: u64,
+    pub(crate) retries: u64,
     pub(crate) load_time: Duration,
     /// From the cut of the leading store until it had caught up; `None` if none was cut.
     pub(crate) outage: Option<Duration>,
@@ -95,6 +96,7 @@ impl Report {
         }
         rows.push(("records acknowledged", grouped(self.records)));
         rows.push(("bytes of keys and values", size(self.bytes)));
+        rows.push(("writes sent again", grouped(self.retries)));
         rows.push(("writes/s, whole load", format!("{:.0}", self.rate())));
         rows.push(("writes/s, outage left out", format!("{:.0}", self.quiet_rate())));
         rows.push(("requests in flight", self.in_flight.to_string()));
@@ -138,6 +140,7 @@ impl Report {
         number("old_records_verified", self.old.keys - self.old.missing);
         number("records_acknowledged", self.records);
         number("bytes", self.bytes);
+        number("retries", self.retries);
         number("load_us", micros(self.load_time));
         number("outage_us", self.outage.map_or(0, micros));
         number("longest_pause_us", self.pause.map_or(0, micros));
@@ -238,6 +241,7 @@ mod tests {
             old: ReadBack::default(),
             records: 1_234_567,
             bytes: 3 << 20,
+            retries: 9,
             load_time: Duration::from_secs(10),
             outage: Some(Duration::from_secs(4)),
             pause: Some(Duration::from_millis(900)),

@@ -57,6 +57,8 @@ pub(super) struct Loaded {
     pub(super) records: u64,
     /// Bytes of their keys and values.
     pub(super) bytes: u64,
+    /// Times a write was sent again.
+    pub(super) retries: u64,
     /// All latencies.
     pub(super) latencies: Latencies,
     /// Latencies of writes that met no outage.
@@ -114,6 +116,7 @@ impl<'a, S: Stores> Load<'a, S> {
             loaded: Loaded {
                 records: 0,
                 bytes: 0,
+                retries: 0,
                 latencies: Latencies::new(),
                 quiet_latencies: Latencies::new(),
                 longest_pause: Duration::ZERO,
@@ -177,6 +180,7 @@ impl<'a, S: Stores> Load<'a, S> {
         let loaded = &mut state.loaded;
         loaded.records += 1;
         loaded.bytes += sent.bytes as u64;
+        loaded.retries += u64::from(done.attempts.saturating_sub(1));
         loaded.latencies.record(done.latency);
         let phase = self.outage.phase();
         if phase == sent.phase && phase != Phase::Outage {

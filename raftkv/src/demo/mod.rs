@@ -212,14 +212,13 @@ impl Job<'_> {
         cluster.wait_for_replicas(replicas, PATIENCE)?;
         let in_flight = self.options.in_flight;
         let old = check::read_back(cluster, &mut self.manifest, in_flight, false, "verifying")?;
-        let begun = cluster.counts();
         let (loaded, marks) = self.load(cluster)?;
         let lease_reads =
             check::read_back(cluster, &mut self.manifest, in_flight, false, "reading by lease")?;
         let index_reads =
             check::read_back(cluster, &mut self.manifest, in_flight, true, "reading by index")?;
         let replicas_equal = check::replicas_are_equal(cluster, PATIENCE)?;
-        let counts = cluster.counts() - begun;
+        let counts = cluster.counts();
         Ok(self.report(old, loaded, &marks, lease_reads, index_reads, replicas_equal, counts))
     }
 
@@ -302,6 +301,7 @@ impl Job<'_> {
             old,
             records: loaded.records,
             bytes: loaded.bytes,
+            retries: loaded.retries,
             load_time: last.at.saturating_duration_since(first.at),
             outage,
             pause: outage.map(|_| loaded.longest_pause),

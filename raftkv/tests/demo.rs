@@ -1,0 +1,235 @@
+//! The program as a person uses it: small runs, a second run over the same directory, and
+//! what it says to bad input.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+fn demo(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_raftkv"))
+        .arg("demo")
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .expect("the program starts")
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("temporary paths are text")
+}
+
+/// A field of the JSON that `output` printed.
+fn figure(output: &Output, name: &str) -> String {
+    let json = String::from_utf8_lossy(&output.stdout);
+    let prefix = format!("\"{name}\": ");
+    let line = json.lines().find_map(|line| line.trim().strip_prefix(prefix.as_str()));
+    let line = line.unwrap_or_else(|| panic!("{name} is not in {json}{output:?}"));
+    line.trim_end_matches(',').to_owned()
+}
+
+fn assert_good(output: &Output) {
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}\n{error}", output.status);
+    assert_eq!(figure(output, "missing"), "0");
+    assert_eq!(figure(output, "replicas_equal"), "true");
+}
+
+/// The one line that a refusal says.
+fn refusal(output: &Output) -> String {
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{error}");
+    assert_eq!(error.lines().count(), 1, "{error}");
+    assert!(output.stdout.is_empty());
+    error
+}
+
+/// Everything below a folder, with contents.
+fn contents(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut out = Vec::new();
+    let mut folders = vec![folder.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).expect("it can be listed") {
+            let path = entry.expect("it can be listed").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                let bytes = fs::read(&path).expect("it can be read");
+                out.push((path, bytes));
+            }
+        }
+    }
+    out.sort();
+    out
+}
+
+#[test]
+fn a_run_survives_a_power_cut_and_the_next_one_finds_its_data() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = text(folder.path());
+    let first = demo(&["--records", "400", "--dir", dir, "--json"]);
+    assert_good(&first);
+    assert_eq!(figure(&first, "records_acknowledged"), "400");
+    assert_eq!(figure(&first, "old_records_verified"), "0");
+    assert_ne!(figure(&first, "outage_us"), "0");
+    // The region came from one replica to three.
+    assert_ne!(figure(&first, "snapshots_installed"), "0");
+
+    let second = demo(&["--records", "600", "--dir", dir, "--json"]);
+    assert_good(&second);
+    assert_eq!(figure(&second, "old_records_verified"), "400");
+    assert_eq!(figure(&second, "lease_reads"), "600");
+
+    // Other settings over the same directory are refused, and nothing is touched.
+    let before = contents(folder.path());
+    let other = demo(&["--records", "1", "--dir", dir, "--stores", "5"]);
+    assert!(refusal(&other).contains("--stores 3"));
+    assert_eq!(before, contents(folder.path()));
+}
+
+#[test]
+fn a_run_that_is_killed_loses_nothing_it_had_acknowledged() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = text(folder.path());
+    let mut killed = Command::new(env!("CARGO_BIN_EXE_raftkv"))
+        .args(["demo", "--records", "1000000", "--dir", dir])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the program starts");
+    // Some thousand notes on writes that were sent and acknowledged.
+    let manifest = folder.path().join("acknowledged");
+    let deadline = Instant::now() + Duration::from_secs(120);
+    while fs::metadata(&manifest).map_or(0, |meta| meta.len()) < 200_000 {
+        assert!(Instant::now() < deadline, "the load does not get on");
+        thread::yield_now();
+    }
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+
+    let next = demo(&["--records", "300", "--dir", dir, "--json"]);
+    assert_good(&next);
+    let verified: u64 = figure(&next, "old_records_verified").parse().unwrap();
+    assert!(verified >= 500, "{verified}");
+}
+
+#[test]
+fn lost_data_is_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = text(folder.path());
+    assert_good(&demo(&["--records", "200", "--dir", dir, "--json"]));
+    // The stores forget everything; the manifest does not.
+    for number in 1..=3 {
+        fs::remove_dir_all(folder.path().join(format!("store-{number}"))).unwrap();
+    }
+    let second = demo(&["--records", "200", "--dir", dir, "--json"]);
+    assert_eq!(second.status.code(), Some(1));
+    assert_eq!(figure(&second, "missing"), "200");
+    assert!(String::from_utf8_lossy(&second.stderr).contains("was acknowledged"));
+}
+
+#[test]
+fn a_directory_tree_is_loaded() {
+    let folder = tempfile::tempdir().unwrap();
+    let input = folder.path().join("input");
+    fs::create_dir_all(input.join("deep/er")).unwrap();
+    fs::create_dir(input.join("hollow")).unwrap();
+    for number in 0..60 {
+        fs::write(input.join(format!("deep/{number}.txt")), vec![b'x'; number * 100]).unwrap();
+    }
+    fs::write(input.join("deep/er/large"), vec![7; 700 << 10]).unwrap();
+    let dir = folder.path().join("data");
+    let output = demo(&["--input", text(&input), "--dir", text(&dir), "--json"]);
+    assert_good(&output);
+    assert_eq!(figure(&output, "records_acknowledged"), "63");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("1 empty directories"));
+}
+
+#[test]
+fn a_file_of_lines_is_loaded_and_the_last_line_of_a_key_counts() {
+    let folder = tempfile::tempdir().unwrap();
+    let input = folder.path().join("records");
+    let lines: String = (0..300).map(|n| format!("key-{}\tvalue {n}\n", n % 7)).collect();
+    fs::write(&input, lines).unwrap();
+    let output = demo(&["--input", text(&input), "--engine", "mem", "--json"]);
+    assert_good(&output);
+    assert_eq!(figure(&output, "records_acknowledged"), "300");
+    assert_eq!(figure(&output, "lease_reads"), "7");
+}
+
+#[test]
+fn nothing_to_load_is_no_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let input = folder.path().join("empty");
+    fs::write(&input, "").unwrap();
+    let output = demo(&["--input", text(&input), "--engine", "mem", "--json"]);
+    assert_good(&output);
+    assert_eq!(figure(&output, "records_acknowledged"), "0");
+}
+
+#[test]
+fn one_store_alone_serves_and_recovers() {
+    let output = demo(&["--records", "200", "--stores", "1", "--engine", "mem", "--json"]);
+    assert_good(&output);
+    assert_eq!(figure(&output, "records_acknowledged"), "200");
+}
+
+#[test]
+fn bad_input_is_told_in_one_line_before_anything_is_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let dir = at("data");
+    let refused = |input: &Path| {
+        let said = refusal(&demo(&["--input", text(input), "--dir", text(&dir)]));
+        assert!(!dir.exists(), "{said}");
+        said
+    };
+
+    let said = refused(&at("nowhere"));
+    assert!(said.contains("nowhere") && said.contains("does not exist"), "{said}");
+
+    fs::write(at("no-tab"), "key\tvalue\nkey value\n").unwrap();
+    let said = refused(&at("no-tab"));
+    assert!(said.contains("no-tab, line 2: no tab"), "{said}");
+
+    let mut long = b"key\t".to_vec();
+    long.resize((1 << 20) + 5, b'v');
+    fs::write(at("long"), long).unwrap();
+    let said = refused(&at("long"));
+    assert!(said.contains("long, line 1: the value is longer than 1048576 bytes"), "{said}");
+
+    let said = refusal(&demo(&["--input", dir.parent().map_or("", text), "--dir", text(&dir)]));
+    assert!(said.contains("lie in each other"), "{said}");
+    assert!(!dir.exists());
+}
+
+#[test]
+fn a_directory_of_others_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("letter.txt"), "dear").unwrap();
+    let before = contents(folder.path());
+    let said = refusal(&demo(&["--records", "1", "--dir", text(folder.path())]));
+    assert!(said.contains("not this program's"), "{said}");
+    let file = folder.path().join("letter.txt");
+    let said = refusal(&demo(&["--records", "1", "--dir", text(&file)]));
+    assert!(said.contains("is not a directory"), "{said}");
+    assert_eq!(before, contents(folder.path()));
+}
+
+#[test]
+fn a_directory_in_use_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = text(folder.path());
+    assert_good(&demo(&["--records", "100", "--dir", dir, "--json"]));
+    let lock = fs::File::options().write(true).open(folder.path().join("lock")).unwrap();
+    lock.try_lock().unwrap();
+    let said = refusal(&demo(&["--records", "1", "--dir", dir]));
+    assert!(said.contains("is in use"), "{said}");
+    drop(lock);
+    let after = demo(&["--records", "100", "--dir", dir, "--json"]);
+    assert_good(&after);
+    assert_eq!(figure(&after, "old_records_verified"), "100");
+}
