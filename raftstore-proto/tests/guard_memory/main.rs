@@ -20,15 +20,19 @@ mod tests {
 
     const MIB: usize = 1 << 20;
 
+    /// A number in groups of seven bits, lowest first.
+    fn varint(out: &mut Vec<u8>, mut value: u64) {
+        while value > 127 {
+            out.push(value.to_le_bytes()[0] | 128);
+            value /= 128;
+        }
+        out.push(value.to_le_bytes()[0]);
+    }
+
     /// Field `number` with `content`: a message, bytes or packed numbers.
     fn len(number: u8, content: &[u8]) -> Vec<u8> {
         let mut out = vec![number << 3 | 2];
-        let mut rest = content.len();
-        while rest > 127 {
-            out.push((rest % 128) as u8 | 128);
-            rest /= 128;
-        }
-        out.push(rest as u8);
+        varint(&mut out, content.len() as u64);
         out.extend_from_slice(content);
         out
     }
@@ -120,11 +124,11 @@ mod tests {
             Err(DecodeError::OverBudget { .. })
         ));
         // Ever new fields.
-        for count in [100_u32, 1000, 1600, 2000, 10_000, 300_000] {
+        for count in [100_u64, 1000, 1600, 2000, 10_000, 300_000] {
             let mut input = Vec::new();
             for number in 2000..2000 + count {
-                let tag = number << 3;
-                input.extend([tag as u8 | 0x80, (tag >> 7) as u8 | 0x80, (tag >> 14) as u8, 1]);
+                varint(&mut input, number << 3);
+                input.push(1);
             }
             feed(input.clone()).ok();
             feed(len(4, &input)).ok();
@@ -183,12 +187,7 @@ mod tests {
             for bits in 0..64 {
                 for length in [1_u64 << bits, u64::MAX >> bits] {
                     let mut input = vec![number << 3 | 2];
-                    let mut rest = length;
-                    while rest > 127 {
-                        input.push((rest % 128) as u8 | 128);
-                        rest /= 128;
-                    }
-                    input.push(rest as u8);
+                    varint(&mut input, length);
                     assert!(feed(input.clone()).is_err());
                     feed(len(4, &input)).unwrap_err();
                 }

@@ -7,10 +7,10 @@ use raftstore_proto::{Epoch, Peer, PeerId, PeerRole, Region, RegionId, StoreId};
 fn varint(mut value: u64) -> Vec<u8> {
     let mut out = Vec::new();
     while value > 127 {
-        out.push((value % 128) as u8 + 128);
+        out.push(value.to_le_bytes()[0] | 128);
         value /= 128;
     }
-    out.push(value as u8);
+    out.push(value.to_le_bytes()[0]);
     out
 }
 

@@ -172,16 +172,16 @@ fn status() {
 #[test]
 fn what_is_not_understood_is_named() {
     // Prewrite 6 and IngestSST 8 exist, but not here.
-    for cmd_type in [0, 2, 6, 8, 77] {
+    for cmd_type in [0_i32, 2, 6, 8, 77] {
         assert_eq!(
-            decode_body(len(2, num(1, cmd_type))),
-            Ok(Body::Operations(vec![Operation::Invalid { cmd_type: cmd_type as i32 }]))
+            decode_body(len(2, num(1, cmd_type.unsigned_abs().into()))),
+            Ok(Body::Operations(vec![Operation::Invalid { cmd_type }]))
         );
     }
-    for cmd_type in [0, 7, 9, 15, 77] {
+    for cmd_type in [0_i32, 7, 9, 15, 77] {
         assert_eq!(
-            decode_body(len(3, num(1, cmd_type))),
-            Ok(Body::Admin(AdminCommand::Invalid { cmd_type: cmd_type as i32 }))
+            decode_body(len(3, num(1, cmd_type.unsigned_abs().into()))),
+            Ok(Body::Admin(AdminCommand::Invalid { cmd_type }))
         );
     }
     // -1, sign extended

@@ -99,14 +99,14 @@ fn words_do_not_grow_on_their_way() {
 
 #[test]
 fn foreign_errors_become_the_nearest() {
-    let remote = |message: &str| Err(RegionError::Remote { message: message.to_owned() });
-    let body = |bytes: Vec<u8>| decode_response(&bytes.into()).unwrap().body;
+    let remote = |message: &str| RegionError::Remote { message: message.to_owned() };
+    let error = |bytes: Vec<u8>| decode_response(&bytes.into()).unwrap().body.unwrap_err();
     // disk_full 15 has no counterpart.
-    assert_eq!(body(response("no space", len(15, num(1, 3)))), remote("no space"));
+    assert_eq!(error(response("no space", len(15, num(1, 3)))), remote("no space"));
     // A detail with an id of 0 is worth no more than its text.
-    assert_eq!(body(response("where?", len(3, ""))), remote("where?"));
+    assert_eq!(error(response("where?", len(3, ""))), remote("where?"));
     assert_eq!(
-        body(response("", len(6, all([len(1, "scheduler is busy"), num(2, 5)])))),
-        Err(RegionError::ServerIsBusy { reason: BusyReason::Queue, backoff_ms: 5 })
+        error(response("", len(6, all([len(1, "scheduler is busy"), num(2, 5)])))),
+        RegionError::ServerIsBusy { reason: BusyReason::Queue, backoff_ms: 5 }
     );
 }
