@@ -159,6 +159,10 @@ impl<K: KvEngine, R: RaftEngine> Bootstrap<K, R> {
     ///
     /// # Errors
     /// If the engines belong to somebody else, or fail. Nothing was written then.
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "the next step, which may fail and repeats; an iterator would promise more"
+    )]
     pub fn next(&mut self) -> Result<BootstrapStep, BootstrapError> {
         if matches!(self.stage, Stage::Inspect) {
             self.stage = self.inspect()?;

@@ -133,7 +133,8 @@ fn entries_without_a_region_are_a_lost_record() {
 /// H3, I1, I9: positions and terms that no crash can leave mean lost writes.
 #[test]
 fn h3_contradictions_stop_the_start() {
-    let cases: [(&str, fn(&Disk)); 11] = [
+    type Case = (&'static str, fn(&Disk));
+    let cases: [Case; 11] = [
         ("log ends before what is applied", |disk| {
             disk.local(R1, local(7, 12, 10, 14));
         }),
