@@ -1,7 +1,9 @@
 //! Stores under real threads: few tests, each waiting for events with a generous deadline.
 #![expect(
     clippy::disallowed_methods,
-    reason = "these tests run against real clocks; deadlines only bound how long they wait"
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "tests against real clocks, whose deadlines only bound how long they wait"
 )]
 
 use std::{
@@ -232,8 +234,8 @@ fn life_of_a_cluster(lanes: u16) {
     cluster.wait_for_voters(3);
     let many: Vec<_> = (0..100).map(|number| (number, cluster.try_put(number))).collect();
     for (number, reply) in many {
-        let body = reply.map(|reply| reply.wait_for(DEADLINE).expect("everybody is answered").body);
-        if !matches!(body, Some(Ok(_))) {
+        let answer = reply.map(|reply| reply.wait_for(DEADLINE).expect("everybody is answered"));
+        if answer.is_none_or(|answer| answer.body.is_err()) {
             cluster.put(number);
         }
     }
