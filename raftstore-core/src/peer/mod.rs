@@ -286,9 +286,10 @@ impl<R: RaftEngine> Peer<R> {
                 self.become_leader(ctx);
             }
         }
-        // raft has forgotten the questions it had asked (H40).
         let term = self.term();
-        for (reply, _) in self.reads.take_unconfirmed() {
+        for (reply, _) in self.reads.take_all() {
+            // raft has forgotten the questions it had asked, and a confirmed read would have
+            // to wait for an apply that may take long on a peer that lost touch (H40).
             ctx.refuse(reply, term, RegionError::StaleCommand);
         }
         if seen.leader != 0 && self.is_initialized() {

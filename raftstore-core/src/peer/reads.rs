@@ -65,15 +65,6 @@ impl ReadQueue {
         if ready { self.reads.pop_front() } else { None }
     }
 
-    /// Takes out the reads that are not confirmed: raft has forgotten them.
-    pub(crate) fn take_unconfirmed(&mut self) -> Vec<(ReplyId, Command)> {
-        let (keep, lost): (VecDeque<_>, VecDeque<_>) =
-            std::mem::take(&mut self.reads).into_iter().partition(|read| read.index.is_some());
-        self.reads = keep;
-        let lost = lost.into_iter().flat_map(|read| read.waiting);
-        lost.chain(std::mem::take(&mut self.unasked)).collect()
-    }
-
     /// Takes out everything.
     pub(crate) fn take_all(&mut self) -> Vec<(ReplyId, Command)> {
         let asked = std::mem::take(&mut self.reads).into_iter().flat_map(|read| read.waiting);
