@@ -18,9 +18,9 @@ use crate::{
     invariants::Violation,
     oracle::{Action, OperationId, Outcome, Value},
     plan::Plan,
-    queue::{MICRO, MILLI, Nanos, SECOND},
+    queue::{MILLI, Nanos, SECOND},
     rng::Rng,
-    world::{NodeStep, Step, World},
+    world::{Step, World},
 };
 
 /// How long a client waits for one call, all tries together.
@@ -285,9 +285,14 @@ impl World {
             return None;
         }
         let reply = self.answers.ask(store, node.life, self.now);
-        let delay = 20 * MICRO + self.pace_rng.exponential(50 * MICRO);
-        let event = Event::Command { reply: ReplyId(reply), command };
-        self.node_after(delay, store, NodeStep::Event(event));
+        let region = command.header.region.get();
+        self.transcript.event(
+            self.now,
+            store,
+            region,
+            format_args!("asked {reply}: {}", question_name(&command)),
+        );
+        self.event_arrives(store, Event::Command { reply: ReplyId(reply), command });
         Some(reply)
     }
 
@@ -295,6 +300,13 @@ impl World {
     pub(crate) fn answer(&mut self, store: u64, life: u64, reply: u64, response: Response) {
         if let Err(fault) = self.answers.answered(reply, store, life) {
             return self.fail(Violation::new("every answer exactly once", fault.to_string()));
+        }
+        let outcome = response.body.as_ref().err();
+        match outcome {
+            None => self.transcript.event(self.now, store, 0, format_args!("answers {reply}: ok")),
+            Some(error) => {
+                self.transcript.event(self.now, store, 0, format_args!("answers {reply}: {error}"));
+            }
         }
         if let Some(waiting) = self.direct.get_mut(&reply) {
             *waiting = Some(response);
@@ -477,6 +489,20 @@ impl World {
 
 fn route_of(region: &Region, leader: Peer) -> Route {
     Route { epoch: region.epoch, peers: region.peers.clone(), leader }
+}
+
+/// One word for what a command asks.
+const fn question_name(command: &Command) -> &'static str {
+    match &command.body {
+        Body::Admin(_) => "admin",
+        Body::Status(_) => "status",
+        Body::Operations(operations) => match operations.as_slice() {
+            [Operation::Get { .. }] if command.header.read_quorum => "read by quorum",
+            [Operation::Get { .. } | Operation::Snap, ..] => "read",
+            [Operation::Delete { .. } | Operation::DeleteRange { .. }, ..] => "delete",
+            _ => "write",
+        },
+    }
 }
 
 /// Whether a write refused with this error can never take effect.

@@ -276,6 +276,14 @@ fn draw_config(config: &mut Config, rng: &mut Rng) {
     config.snap_apply_batch_size = *rng.pick(&[1, 4096, 10 << 20]);
     config.snapshot_chunk_bytes = *rng.pick(&[4096, 1 << 20]);
     config.kv_sync_interval = Duration::from_millis(*rng.pick(&[1, 100, 100, 2_000]));
+    if rng.chance(100) {
+        // Budgets of a few entries, so that stores are busy.
+        let bytes = 4 << 10;
+        config.raft_entry_max_size = bytes;
+        config.max_in_flight_bytes = bytes;
+        config.max_uncommitted_bytes = bytes;
+        config.apply_backlog_bytes = bytes;
+    }
     if rng.chance(150) {
         config.raft_store_max_leader_lease = Duration::ZERO;
     }

@@ -38,7 +38,7 @@ struct RegionLedger {
 }
 
 /// Rows of a region in key order.
-pub type Rows = BTreeMap<(Cf, Bytes), Bytes>;
+pub(super) type Rows = BTreeMap<(Cf, Bytes), Bytes>;
 
 impl Ledger {
     /// Takes note of an entry that a replica was told to be committed. Gives whether it is
@@ -153,6 +153,6 @@ fn changes(entry: &Entry) -> Vec<Change> {
 /// # Panics
 /// If it is 0.
 #[must_use]
-pub fn region_id(region: u64) -> RegionId {
+pub(super) fn region_id(region: u64) -> RegionId {
     RegionId::must(region)
 }

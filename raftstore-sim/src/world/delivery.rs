@@ -191,12 +191,11 @@ impl World {
         let voted = self.checks.votes.check(message);
         self.require(voted);
         let Some(node) = self.nodes.get(&store) else { return };
-        let truncated = node
-            .running
-            .as_ref()
-            .and_then(|running| running.truncated.get(&region))
-            .copied()
-            .unwrap_or(0);
+        let truncated = node.running.as_ref().map_or(0, |running| {
+            let lane = &running.lanes[running.lane_of(message.region())];
+            let seen = lane.seen.as_ref().and_then(|seen| seen.get(&region));
+            seen.map_or(0, |(_, truncated)| *truncated)
+        });
         let acked = check_ack(store, message, truncated, &node.disk.log);
         self.require(acked);
     }

@@ -1,7 +1,6 @@
 //! A lane's turn: take in what waits, ask what to do, do it.
 
 use raftstore_core::{Effects, Event, FatalError, PdAnswer, Ready, Task, TaskDone};
-use raftstore_proto::RegionId;
 
 use super::{
     NodeStep, Step, World,
@@ -36,7 +35,7 @@ impl World {
     }
 
     /// Puts an event into the inbox of the lane it is for; some are for all of them.
-    pub(super) fn event_arrives(&mut self, store: u64, event: Event) {
+    pub(crate) fn event_arrives(&mut self, store: u64, event: Event) {
         let Some(running) = self.nodes[&store].running.as_ref() else { return };
         let region = match &event {
             Event::Message { message, .. } => message.region(),
@@ -190,12 +189,6 @@ impl World {
                 format!("store {store}: {chain}"),
             ));
         }
-    }
-
-    /// Looks up the lane of a region on a running store.
-    pub(super) fn lane_index(&self, store: u64, region: RegionId) -> Option<usize> {
-        let running = self.nodes.get(&store)?.running.as_ref()?;
-        Some(running.lane_of(Some(region)))
     }
 }
 

@@ -1,9 +1,6 @@
 //! Starting, stopping and killing stores.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    sync::Arc,
-};
+use std::{collections::VecDeque, sync::Arc};
 
 use raftstore_core::{
     Event, Store, StoreMeta, StoreOptions,
@@ -15,7 +12,7 @@ use raftstore_proto::StoreId;
 use transport_traits::{SnapDirection, SnapStore};
 
 use super::{
-    NodeStep, Step, World,
+    Node, NodeStep, Step, World,
     lane::error_chain,
     node::{ApplySlot, CutPoint, Input, Lane, Running},
 };
@@ -68,7 +65,7 @@ impl World {
         };
         let lanes: Vec<Lane> = stores
             .into_iter()
-            .map(|store| Lane { store, inbox: VecDeque::new(), turn_scheduled: false })
+            .map(|store| Lane { store, inbox: VecDeque::new(), turn_scheduled: false, seen: None })
             .collect();
         let count = lanes.len();
         let batch = usize::try_from(config.snap_apply_batch_size).unwrap_or(usize::MAX);
@@ -92,8 +89,6 @@ impl World {
             build_busy: false,
             sync_wanted: false,
             sync_busy: false,
-            stopping: false,
-            truncated: BTreeMap::new(),
         });
         let life = node.life;
         self.transcript.event(self.now, store, 0, format_args!("starts, life {life}"));
@@ -173,11 +168,13 @@ impl World {
 
     /// Stops a store in order: everybody who waits must be answered (H27, H28, H33).
     pub fn stop_store(&mut self, store: u64) {
-        let Some(running) = self.nodes.get_mut(&store).and_then(|node| node.running.as_mut())
-        else {
+        // Apply runs that are under way end, and their results are taken in.
+        while self.has_answers_on_the_way(store) && self.violation.is_none() {
+            self.step();
+        }
+        if !self.nodes.get(&store).is_some_and(Node::is_up) {
             return;
-        };
-        running.stopping = true;
+        }
         let life = self.nodes[&store].life;
         let lanes = self.nodes[&store].running.as_ref().map_or(0, |running| running.lanes.len());
         self.transcript.event(self.now, store, 0, format_args!("stops in order"));
@@ -223,15 +220,11 @@ impl World {
     }
 
     fn finish_stop(&mut self, store: u64) {
-        // Results of apply runs that were still on their way hold answers too; those of a
-        // stopped lane have been answered by it.
         if self.nodes[&store].running.is_none() {
             return;
         }
         let owed = self.answers.require_none_from(store);
-        if let Err(fault) = owed
-            && !self.has_answers_on_the_way(store)
-        {
+        if let Err(fault) = owed {
             self.fail(Violation::new("a clean stop answers everybody", fault.to_string()));
         }
         self.counters.hit(Sometimes::CleanStops);

@@ -34,6 +34,9 @@ pub(super) struct Lane {
     pub(super) store: Store<MemEngine, MemRaftLog, Planted>,
     pub(super) inbox: VecDeque<Input>,
     pub(super) turn_scheduled: bool,
+    /// The peers when last looked at: by region, the peer's id and where its log was cut.
+    /// `None` before the first look.
+    pub(super) seen: Option<BTreeMap<u64, (u64, u64)>>,
 }
 
 /// One apply worker of a running store.
@@ -59,9 +62,6 @@ pub(crate) struct Running {
     pub(super) build_busy: bool,
     pub(super) sync_wanted: bool,
     pub(super) sync_busy: bool,
-    pub(super) stopping: bool,
-    /// Where each region's log was cut when last looked at, by region.
-    pub(super) truncated: BTreeMap<u64, u64>,
 }
 
 /// A chosen moment in a store's work at which it dies.

@@ -1,5 +1,7 @@
 //! Looks at a store after each of its steps.
 
+use std::collections::BTreeMap;
+
 use raftstore_core::{PeerPhase, PeerStatus};
 use raftstore_proto::Entry;
 
@@ -19,6 +21,7 @@ impl World {
             return;
         };
         let peers = running.lanes[lane].store.inspect();
+        self.watch_births(store, lane, &peers);
         for status in &peers {
             self.watch_peer(store, status);
         }
@@ -30,11 +33,49 @@ impl World {
         }
     }
 
+    /// Counts peers that came and went since the last look.
+    fn watch_births(&mut self, store: u64, lane: usize, peers: &[PeerStatus]) {
+        let now: BTreeMap<u64, (u64, u64)> = peers
+            .iter()
+            .map(|peer| {
+                let truncated = peer.applied.truncated.index;
+                (peer.region.id.get(), (peer.peer.id.get(), truncated))
+            })
+            .collect();
+        let Some(running) = self.nodes.get_mut(&store).and_then(|node| node.running.as_mut())
+        else {
+            return;
+        };
+        let Some(before) = running.lanes[lane].seen.replace(now.clone()) else { return };
+        let lives = |in_map: &BTreeMap<u64, (u64, u64)>, region: &u64, peer: u64| {
+            in_map.get(region).is_some_and(|(id, _)| *id == peer)
+        };
+        for (region, (peer, _)) in &now {
+            if !lives(&before, region, *peer) {
+                self.counters.hit(Sometimes::PeersCreated);
+                self.transcript.event(
+                    self.now,
+                    store,
+                    *region,
+                    format_args!("peer {peer} is born"),
+                );
+            }
+        }
+        for (region, (peer, _)) in &before {
+            if !lives(&now, region, *peer) {
+                self.counters.hit(Sometimes::PeersDestroyed);
+                self.transcript.event(
+                    self.now,
+                    store,
+                    *region,
+                    format_args!("peer {peer} is gone"),
+                );
+            }
+        }
+    }
+
     fn watch_peer(&mut self, store: u64, status: &PeerStatus) {
         let seen = seen(store, status);
-        if let Some(running) = self.nodes.get_mut(&store).and_then(|node| node.running.as_mut()) {
-            running.truncated.insert(seen.region, seen.truncated);
-        }
         if status.phase == PeerPhase::GoingAway {
             return;
         }
