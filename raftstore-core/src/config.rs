@@ -161,6 +161,13 @@ impl Config {
                 "a region is larger than its parts before it is split",
             ));
         }
+        if self.max_uncommitted_bytes < self.raft_max_size_per_msg {
+            return Err(contradiction(
+                ("max-uncommitted-bytes", show_size(self.max_uncommitted_bytes)),
+                ("raft-max-size-per-msg", show_size(self.raft_max_size_per_msg)),
+                "what one message may carry may wait to be committed",
+            ));
+        }
         let entry = self.raft_entry_max_size;
         for (item, bytes) in [
             ("max-in-flight-bytes", self.max_in_flight_bytes),

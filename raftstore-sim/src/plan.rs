@@ -280,6 +280,7 @@ fn draw_config(config: &mut Config, rng: &mut Rng) {
         // Budgets of a few entries, so that stores are busy.
         let bytes = 4 << 10;
         config.raft_entry_max_size = bytes;
+        config.raft_max_size_per_msg = config.raft_max_size_per_msg.min(bytes);
         config.max_in_flight_bytes = bytes;
         config.max_uncommitted_bytes = bytes;
         config.apply_backlog_bytes = bytes;
