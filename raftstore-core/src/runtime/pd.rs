@@ -244,3 +244,68 @@ impl PdThread {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use raftstore_proto::{Peer, Region};
+
+    use super::*;
+
+    fn report(region: u64, term: u64) -> PdRequest {
+        let leader = Peer::voter(PeerId::must(region * 10), StoreId::must(1));
+        PdRequest::RegionHeartbeat(RegionHeartbeat {
+            region: Region::uninitialized(RegionId::must(region)),
+            leader,
+            term,
+            down_peers: Vec::new(),
+            pending_peers: Vec::new(),
+            written_bytes: 0,
+            written_keys: 0,
+            approximate_size: 0,
+        })
+    }
+
+    /// Region and term of the report that leaves next.
+    fn leaves(backlog: &mut Backlog) -> Option<(u64, u64)> {
+        match backlog.next()? {
+            Next::Region(report) => Some((report.region.id.get(), report.term)),
+            Next::Store(_) | Next::Validate(..) => panic!("not a region's report"),
+        }
+    }
+
+    #[test]
+    fn a_newer_report_replaces_one_that_waits_and_keeps_its_place() {
+        let mut backlog = Backlog::default();
+        for (region, term) in [(9, 1), (3, 1), (9, 2)] {
+            backlog.add(report(region, term));
+        }
+        assert_eq!(leaves(&mut backlog), Some((9, 2)));
+        assert_eq!(leaves(&mut backlog), Some((3, 1)));
+        assert_eq!(leaves(&mut backlog), None);
+    }
+
+    #[test]
+    fn one_report_of_a_region_is_on_its_way_at_a_time() {
+        let mut backlog = Backlog::default();
+        backlog.add(report(9, 1));
+        assert_eq!(leaves(&mut backlog), Some((9, 1)));
+        backlog.add(report(9, 2));
+        backlog.add(report(9, 3));
+        assert_eq!(leaves(&mut backlog), None);
+        backlog.reported(RegionId::must(9));
+        assert_eq!(leaves(&mut backlog), Some((9, 3)));
+        backlog.reported(RegionId::must(9));
+        assert_eq!(leaves(&mut backlog), None);
+    }
+
+    #[test]
+    fn questions_about_peers_are_bounded_and_asked_once() {
+        let mut backlog = Backlog::default();
+        for peer in (1..=QUESTIONS_MAX as u64 + 5).chain(1..5) {
+            let (region, peer) = (RegionId::must(1), PeerId::must(peer));
+            backlog.add(PdRequest::ValidatePeer { region, peer });
+        }
+        let asked = std::iter::from_fn(|| backlog.next()).count();
+        assert_eq!(asked, QUESTIONS_MAX);
+    }
+}
