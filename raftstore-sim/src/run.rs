@@ -180,8 +180,11 @@ fn region_difference(world: &World, region: u64) -> Option<String> {
             (None, None) => {}
             (None, Some(stray)) => {
                 return Some(format!(
-                    "region {region}: store {} still has peer {}",
-                    node.id, stray.peer.id
+                    "region {region}: store {} still has peer {}, {:?} at applied {}",
+                    node.id,
+                    stray.peer.id,
+                    stray.phase,
+                    stray.applied.applied
                 ));
             }
             (Some(_), None) => {

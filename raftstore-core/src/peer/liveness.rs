@@ -44,25 +44,20 @@ impl<R: RaftEngine> Peer<R> {
         }
     }
 
-    /// Asks PD whether this peer still belongs to the region once it has missed a leader
-    /// for too long (9.1). A sole voter misses nobody.
+    /// Asks PD whether this peer still belongs to the region once it has not heard from a
+    /// leader for too long (9.1). Time since the last word counts, not what raft believes: a
+    /// learner never gives its leader up. An uninitialised peer counts from its creation,
+    /// since it hears a leader but cannot follow it.
     pub(crate) fn check_stale<K: KvEngine, H: Hooks>(&mut self, ctx: &mut Context<K, R, H>) {
         if self.is_leader() {
-            self.leader_missing_since = None;
-            return;
+            self.leader_heard_at = ctx.now;
         }
-        let Some(since) = self.leader_missing_since else {
-            // An uninitialised peer hears a leader but cannot follow it.
-            if self.group.leader() == 0 || !self.is_initialized() {
-                self.leader_missing_since = Some(ctx.now);
-            }
-            return;
-        };
-        if ctx.now.since(since) >= ctx.config.max_leader_missing_duration {
-            self.leader_missing_since = Some(ctx.now);
-            ctx.effects
-                .pd
-                .push(PdRequest::ValidatePeer { region: self.region_id(), peer: self.replica.id });
+        if ctx.now.since(self.leader_heard_at) >= ctx.config.max_leader_missing_duration {
+            self.leader_heard_at = ctx.now;
+            ctx.effects.pd.push(PdRequest::ValidatePeer {
+                region: self.region_id(),
+                peer: self.replica.id,
+            });
         }
     }
 }

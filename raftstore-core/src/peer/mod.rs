@@ -82,8 +82,8 @@ pub(crate) struct Peer<R: RaftEngine> {
     pub(crate) heard: BTreeMap<PeerId, MonoTime>,
     /// Senders that the region may not list yet.
     known: BTreeMap<PeerId, Replica>,
-    /// Since when this peer misses a leader.
-    pub(crate) leader_missing_since: Option<MonoTime>,
+    /// When this peer last heard from a leader it could follow, or led.
+    leader_heard_at: MonoTime,
     /// Cut of the log whose entries still lie in the engine: (first index to keep, KV
     /// number of the apply state that says so).
     pub(crate) removal: Option<(u64, u64)>,
@@ -162,7 +162,7 @@ impl<R: RaftEngine> Peer<R> {
             view_is_open: false,
             heard: BTreeMap::new(),
             known: BTreeMap::new(),
-            leader_missing_since: Some(ctx.now),
+            leader_heard_at: ctx.now,
             removal: None,
             stored_first: applied.truncated.index + 1,
             log_bytes: 0,
@@ -234,6 +234,8 @@ impl<R: RaftEngine> Peer<R> {
         }
         if self.is_leader() {
             self.heard.insert(sender.id, now);
+        } else if self.group.leader() == sender.id.get() && self.is_initialized() {
+            self.leader_heard_at = now;
         }
     }
 
@@ -291,11 +293,6 @@ impl<R: RaftEngine> Peer<R> {
             // raft has forgotten the questions it had asked, and a confirmed read would have
             // to wait for an apply that may take long on a peer that lost touch (H40).
             ctx.refuse(reply, term, RegionError::StaleCommand);
-        }
-        if seen.leader != 0 && self.is_initialized() {
-            self.leader_missing_since = None;
-        } else if self.leader_missing_since.is_none() {
-            self.leader_missing_since = Some(ctx.now);
         }
     }
 

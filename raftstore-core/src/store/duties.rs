@@ -110,7 +110,12 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
         let ctx = &mut self.ctx;
         for peer in self.peers.values_mut() {
             ctx.metrics.ticked_peers += 1;
-            if peer.going_away || peer.quarantined {
+            if peer.going_away {
+                continue;
+            }
+            if peer.quarantined {
+                // It hears nobody any more: PD has to say when it was replaced (W12).
+                peer.check_stale(ctx);
                 continue;
             }
             if peer.is_active() {
