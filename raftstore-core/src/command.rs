@@ -1,6 +1,13 @@
-//! Rules about commands that proposing and executing must share, so that replicas agree.
+//! What the parts that handle commands must share: the rules on epochs, so that replicas
+//! agree, and the execution of reads.
 
-use raftstore_proto::{AdminCommand, Body, Header, Region, RegionError};
+use engine_traits::Reader;
+use raftstore_proto::{
+    AdminCommand, Body, Header, Operation, OperationResponse, Region, RegionError, Response,
+    ResponseBody,
+};
+
+use crate::keys;
 
 /// Which parts of the epoch a command depends on: (version, conf_ver).
 ///
@@ -44,4 +51,37 @@ pub(crate) fn check_epoch(
         return Err(RegionError::EpochNotMatch { current: vec![region.clone()] });
     }
     Ok(())
+}
+
+/// Carries out reads against one state of the data. The caller has made sure that `region`
+/// may be read.
+pub(crate) fn execute_reads(
+    reader: &dyn Reader,
+    region: &Region,
+    operations: &[Operation],
+    term: u64,
+) -> Result<Response, engine_traits::Error> {
+    let mut responses = Vec::with_capacity(operations.len());
+    for operation in operations {
+        match operation {
+            Operation::Get { cf, key } => {
+                if !region.contains(key) {
+                    let error =
+                        RegionError::KeyNotInRegion { key: key.clone(), region: region.clone() };
+                    return Ok(Response::error(term, error));
+                }
+                let value = reader.get(*cf, &keys::data_key(key))?;
+                responses.push(OperationResponse::Get(value));
+            }
+            Operation::Snap => responses.push(OperationResponse::Snap(region.clone())),
+            Operation::Put { .. }
+            | Operation::Delete { .. }
+            | Operation::DeleteRange { .. }
+            | Operation::Invalid { .. } => {
+                let error = RegionError::InvalidCommand { why: "read and write cannot be mixed" };
+                return Ok(Response::error(term, error));
+            }
+        }
+    }
+    Ok(Response::ok(term, ResponseBody::Operations(responses)))
 }

@@ -37,6 +37,7 @@ pub mod runtime;
 pub mod snap;
 mod store;
 mod time;
+mod view;
 
 pub use config::{Config, ConfigError};
 pub use error::{Dropped, FatalError, FatalSource};

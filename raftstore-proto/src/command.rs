@@ -65,7 +65,8 @@ pub enum Operation {
         /// User key.
         key: Bytes,
     },
-    /// Remove `[start_key, end_key)`; an empty end reaches the region's.
+    /// Remove `[start_key, end_key)`; an empty end is after every key, and refused by a
+    /// region that ends before.
     DeleteRange {
         /// Column family.
         cf: Cf,

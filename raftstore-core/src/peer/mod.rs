@@ -37,7 +37,7 @@ use crate::{
     apply::Proposal,
     context::Context,
     hooks::{Bug, Hooks},
-    read::{View, ViewState},
+    view::{View, ViewState},
 };
 
 /// See the module.

@@ -6,10 +6,9 @@ use raftstore_proto::{Body, Command, Operation, RegionError, Response};
 use super::{Peer, reads::PendingRead};
 use crate::{
     FatalError, MonoTime, ReplyId,
-    command::check_epoch,
+    command::{check_epoch, execute_reads},
     context::Context,
     hooks::{Bug, Hooks},
-    read::execute,
 };
 
 impl<R: RaftEngine> Peer<R> {
@@ -48,11 +47,11 @@ impl<R: RaftEngine> Peer<R> {
         let failed = FatalError::engine("reading", Some(self.region_id()));
         if operations.len() <= 1 {
             let reader: &dyn Reader = &ctx.kv;
-            return execute(reader, self.region(), operations, term).map_err(failed);
+            return execute_reads(reader, self.region(), operations, term).map_err(failed);
         }
         // Several keys are read as of one moment.
         match ctx.kv.snapshot() {
-            Ok(snapshot) => execute(&snapshot, self.region(), operations, term).map_err(failed),
+            Ok(snapshot) => execute_reads(&snapshot, self.region(), operations, term).map_err(failed),
             Err(error) => Err(failed(error)),
         }
     }

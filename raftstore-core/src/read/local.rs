@@ -1,15 +1,11 @@
-//! Executing reads: on the store thread, and beside it under the lease (D11).
+//! Reads beside the store thread, under the lease (D11).
 
 use std::sync::Arc;
 
-use engine_traits::{KvEngine, Reader};
-use raftstore_proto::{
-    Body, Command, Epoch, Header, Operation, OperationResponse, Region, RegionError, Response,
-    ResponseBody,
-};
+use engine_traits::KvEngine;
+use raftstore_proto::{Body, Command, Epoch, Header, Operation, Region, Response};
 
-use super::view::Views;
-use crate::{MonoTime, keys};
+use crate::{MonoTime, command::execute_reads, view::Views};
 
 /// Serves reads under the lease from any thread.
 #[derive(Clone, Debug)]
@@ -58,7 +54,7 @@ impl<K: KvEngine> LocalReader<K> {
         if !still {
             return Ok(None);
         }
-        execute(&snapshot, &before.region, operations, before.term).map(Some)
+        execute_reads(&snapshot, &before.region, operations, before.term).map(Some)
     }
 }
 
@@ -68,37 +64,4 @@ fn accepts(header: &Header, region: &Region, term: u64, peer: raftstore_proto::P
         && region.peer_on(header.peer.store).is_some_and(|here| here.id == peer)
         && (header.term == 0 || term <= header.term + 1)
         && header.epoch.is_some_and(|Epoch { version, .. }| version == region.epoch.version)
-}
-
-/// Carries out reads against one state of the data. The caller has made sure that `region`
-/// may be read.
-pub(crate) fn execute(
-    reader: &dyn Reader,
-    region: &Region,
-    operations: &[Operation],
-    term: u64,
-) -> Result<Response, engine_traits::Error> {
-    let mut responses = Vec::with_capacity(operations.len());
-    for operation in operations {
-        match operation {
-            Operation::Get { cf, key } => {
-                if !region.contains(key) {
-                    let error =
-                        RegionError::KeyNotInRegion { key: key.clone(), region: region.clone() };
-                    return Ok(Response::error(term, error));
-                }
-                let value = reader.get(*cf, &keys::data_key(key))?;
-                responses.push(OperationResponse::Get(value));
-            }
-            Operation::Snap => responses.push(OperationResponse::Snap(region.clone())),
-            Operation::Put { .. }
-            | Operation::Delete { .. }
-            | Operation::DeleteRange { .. }
-            | Operation::Invalid { .. } => {
-                let error = RegionError::InvalidCommand { why: "read and write cannot be mixed" };
-                return Ok(Response::error(term, error));
-            }
-        }
-    }
-    Ok(Response::ok(term, ResponseBody::Operations(responses)))
 }

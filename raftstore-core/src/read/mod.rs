@@ -1,8 +1,7 @@
 //! Reads that do not go through the log.
 
 mod local;
-mod view;
 
 pub use local::LocalReader;
-pub(crate) use local::execute;
-pub use view::{View, ViewState, Views};
+
+pub use crate::view::{View, ViewState, Views};

@@ -110,6 +110,9 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
 
     /// Adds what the ends of peers have to write to the round.
     pub(super) fn write_lifecycle(&mut self, round: &mut Round<K, R>) {
+        if !self.quarantine_records.is_empty() {
+            self.quarantine_round = round.number;
+        }
         for (region, detail) in std::mem::take(&mut self.quarantine_records) {
             round.kv(&self.ctx.kv).put(Cf::Raft, &keys::quarantine_key(region), detail.as_bytes());
         }
@@ -150,6 +153,12 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
 
     /// Moves on the ends of peers that waited for this round.
     pub(super) fn on_lifecycle_round(&mut self, number: u64, kv_number: Option<u64>) {
+        if let Some(kv_number) = kv_number
+            && number == self.quarantine_round
+        {
+            // The mark must outlive a restart (W12).
+            self.ctx.want_kv_durable(kv_number);
+        }
         let mut done = Vec::new();
         for (region, gone) in &mut self.destroying {
             match (gone.stage, kv_number) {

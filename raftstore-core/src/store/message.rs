@@ -147,6 +147,18 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
         envelope: &Envelope,
         message: &RaftMessage,
     ) -> Result<bool, FatalError> {
+        // A vote it cast before a crash binds it still (H9, W2).
+        let kept = start::load_uninitialized(&self.ctx.raft, id, envelope.to.id)?;
+        if kept.is_some_and(|kept| kept.peer > envelope.to.id) {
+            // A newer incarnation has voted here; the older one is gone for good.
+            self.ctx.drop_message(Some(id), Dropped::StalePeer);
+            return Ok(false);
+        }
+        let local = kept.unwrap_or(LocalState {
+            peer: envelope.to.id,
+            hard_state: raftstore_proto::HardState::default(),
+            last_index: 0,
+        });
         let range = message.range().map(|(start_key, end_key)| Region {
             start_key,
             end_key,
@@ -157,13 +169,6 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
             self.ctx.drop_message(Some(id), Dropped::RegionOverlap);
             return Ok(false);
         }
-        // A vote it cast before a crash binds it still (H9, W2).
-        let local =
-            start::load_uninitialized(&self.ctx.raft, id, envelope.to.id)?.unwrap_or(LocalState {
-                peer: envelope.to.id,
-                hard_state: raftstore_proto::HardState::default(),
-                last_index: 0,
-            });
         let birth = Birth {
             region: Region::uninitialized(id),
             replica: envelope.to,

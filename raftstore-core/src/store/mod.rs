@@ -51,6 +51,8 @@ pub struct Store<K: KvEngine, R: RaftEngine, H: Hooks = NoHooks> {
     spent: Vec<(SnapKey, u64)>,
     /// Quarantined regions whose record has to be written, with the reason.
     quarantine_records: Vec<(RegionId, String)>,
+    /// The last round that holds such a record.
+    quarantine_round: u64,
     /// Regions whose records could not be read at start.
     unreadable: Vec<RegionId>,
     /// Volume already reported to PD: bytes, keys.

@@ -20,7 +20,7 @@ use crate::{
     hooks::Hooks,
     meta::LaneId,
     peer::{Birth, Peer, TracingDrain},
-    read::Views,
+    view::Views,
 };
 
 /// What a store is opened with.
@@ -123,6 +123,7 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
             last_round: 0,
             spent: Vec::new(),
             quarantine_records: Vec::new(),
+            quarantine_round: 0,
             unreadable: Vec::new(),
             reported_written: (0, 0),
             stopping: false,
