@@ -45,7 +45,7 @@ enum Commands {
 
 #[derive(Debug, clap::Args)]
 struct DemoArguments {
-    /// What to load: a file of key<TAB>value lines, or a directory (paths are keys, contents
+    /// What to load: a file of `key<TAB>value` lines, or a directory (paths are keys, contents
     /// are values). Without it, 100,000 records of 256 bytes are made up
     #[arg(long, value_name = "PATH")]
     input: Option<PathBuf>,
