@@ -27,8 +27,8 @@ fn figure(output: &Output, name: &str) -> String {
     let json = String::from_utf8_lossy(&output.stdout);
     let prefix = format!("\"{name}\": ");
     let line = json.lines().find_map(|line| line.trim().strip_prefix(prefix.as_str()));
-    let line = line.unwrap_or_else(|| panic!("{name} is not in {json}{output:?}"));
-    line.trim_end_matches(',').to_owned()
+    assert!(line.is_some(), "{name} is not in {json}{output:?}");
+    line.unwrap_or_default().trim_end_matches(',').to_owned()
 }
 
 fn assert_good(output: &Output) {

@@ -62,8 +62,8 @@ pub(crate) struct Options {
 
 impl Options {
     /// Voters of the region. More stores than these stay spare.
-    const fn replicas(&self) -> usize {
-        if self.stores < 3 { self.stores as usize } else { 3 }
+    fn replicas(&self) -> usize {
+        usize::try_from(self.stores).map_or(3, |stores| stores.min(3))
     }
 }
 
@@ -237,7 +237,7 @@ impl Job<'_> {
         let begin = mark();
         let (go, signal) = crossbeam_channel::bounded::<()>(1);
         thread::scope(|scope| {
-            let outage_thread = scope.spawn(|| cut_and_restart(cluster, &outage, &signal, &mark));
+            let outage_thread = scope.spawn(|| cut_and_restart(cluster, &outage, &signal, mark));
             let load = Load {
                 cluster,
                 manifest: &mut self.manifest,
