@@ -109,9 +109,8 @@ impl StoreMeta {
     /// If the range overlaps that of another region: the caller has admitted what it must not.
     pub(crate) fn register(&self, region: &Region) {
         let mut inner = self.inner.lock();
-        if let Some(other) = inner.first_overlap(region) {
-            panic!("region {region:?} overlaps {other:?}");
-        }
+        let overlap = inner.first_overlap(region);
+        assert!(overlap.is_none(), "region {region:?} overlaps {overlap:?}");
         inner.unregister(region.id);
         inner.by_end.insert(RangeEnd::of(region), region.id);
         inner.regions.insert(region.id, region.clone());

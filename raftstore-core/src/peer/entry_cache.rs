@@ -116,11 +116,8 @@ mod tests {
     fn entries(range: std::ops::Range<u64>, term: u64) -> Vec<Entry> {
         range
             .map(|index| {
-                let mut entry = raft::eraftpb::Entry::default();
-                entry.index = index;
-                entry.term = term;
-                entry.data = vec![0; 10].into();
-                Entry::from_raft(entry)
+                let data = vec![0; 10].into();
+                Entry::from_raft(raft::eraftpb::Entry { index, term, data, ..Default::default() })
             })
             .collect()
     }

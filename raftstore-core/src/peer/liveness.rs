@@ -54,10 +54,9 @@ impl<R: RaftEngine> Peer<R> {
         }
         if ctx.now.since(self.leader_heard_at) >= ctx.config.max_leader_missing_duration {
             self.leader_heard_at = ctx.now;
-            ctx.effects.pd.push(PdRequest::ValidatePeer {
-                region: self.region_id(),
-                peer: self.replica.id,
-            });
+            ctx.effects
+                .pd
+                .push(PdRequest::ValidatePeer { region: self.region_id(), peer: self.replica.id });
         }
     }
 }

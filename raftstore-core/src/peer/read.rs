@@ -51,7 +51,9 @@ impl<R: RaftEngine> Peer<R> {
         }
         // Several keys are read as of one moment.
         match ctx.kv.snapshot() {
-            Ok(snapshot) => execute_reads(&snapshot, self.region(), operations, term).map_err(failed),
+            Ok(snapshot) => {
+                execute_reads(&snapshot, self.region(), operations, term).map_err(failed)
+            }
             Err(error) => Err(failed(error)),
         }
     }
@@ -107,7 +109,8 @@ impl<R: RaftEngine> Peer<R> {
             return Ok(());
         }
         let early = ctx.hooks.planted(Bug::ReadBeforeApplied);
-        if !early && !(self.is_leader() && self.applied_own_term()) {
+        let may_serve = self.is_leader() && self.applied_own_term();
+        if !may_serve && !early {
             return Ok(());
         }
         let applied = if early { u64::MAX } else { self.applied.applied };

@@ -89,8 +89,8 @@ impl<R: RaftEngine> Peer<R> {
             *storage.making.borrow_mut() = SnapshotMaking::Idle;
             return;
         };
-        let mut snapshot = Snapshot::default();
-        snapshot.data = wire::encode_snapshot_data(&built.region, built.size_bytes);
+        let data = wire::encode_snapshot_data(&built.region, built.size_bytes);
+        let mut snapshot = Snapshot { data, ..Snapshot::default() };
         let meta = snapshot.mut_metadata();
         meta.index = built.key.index;
         meta.term = built.key.term;

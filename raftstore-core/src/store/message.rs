@@ -154,7 +154,7 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
             self.ctx.drop_message(Some(id), Dropped::StalePeer);
             return Ok(false);
         }
-        let local = kept.unwrap_or(LocalState {
+        let local = kept.unwrap_or_else(|| LocalState {
             peer: envelope.to.id,
             hard_state: raftstore_proto::HardState::default(),
             last_index: 0,
