@@ -55,14 +55,16 @@ struct Driver {
 
 impl Driver {
     fn settle(&mut self) {
-        while let Some(Ready { early, writes }) = self.store.ready().unwrap() {
+        while let Some(Ready { early, writes }) =
+            self.store.ready().expect("the engines do not fail")
+        {
             self.perform(early);
             if let Some(writes) = writes {
                 let numbers = &self.meta.numbers;
                 let proofs =
                     Writes::commit_group(vec![writes], &self.kv, &self.raft, numbers, &NoHooks);
-                for proof in proofs.unwrap() {
-                    let late = self.store.on_persisted(self.now, proof).unwrap();
+                for proof in proofs.expect("the engines do not fail") {
+                    let late = self.store.on_persisted(self.now, proof).expect("a round of ours");
                     self.perform(late);
                 }
             }
@@ -71,8 +73,9 @@ impl Driver {
 
     fn perform(&mut self, effects: Effects) {
         if !effects.apply.is_empty() {
-            let outcome = self.apply.run(effects.apply, &self.meta.numbers).unwrap();
-            self.store.handle(self.now, Event::Applied(outcome.events)).unwrap();
+            let outcome =
+                self.apply.run(effects.apply, &self.meta.numbers).expect("the engines do not fail");
+            self.store.handle(self.now, Event::Applied(outcome.events)).expect("its own results");
         }
     }
 }
