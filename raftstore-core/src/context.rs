@@ -41,10 +41,14 @@ pub(crate) struct Context<K, R, H> {
     pub(crate) kv_sync_asked: bool,
     /// Peers to visit once the KV engine is durable up to a number.
     pub(crate) kv_waiters: BTreeMap<u64, Vec<RegionId>>,
+    /// Bytes applied since the last sync was asked for.
+    pub(crate) kv_unsynced_bytes: u64,
     /// The largest KV number somebody waits for.
     pub(crate) kv_sync_wanted: u64,
     /// Bytes of log writes that have no proof yet.
     pub(crate) in_flight_bytes: u64,
+    /// Rounds that have no proof yet.
+    pub(crate) rounds_in_flight: usize,
     /// Bytes of committed entries given to apply and not yet applied.
     pub(crate) apply_backlog_bytes: u64,
     pub(crate) metrics: StoreMetrics,
@@ -94,7 +98,9 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Context<K, R, H> {
 
     /// Whether the disk or apply is too far behind to take more proposals or entries (R30).
     pub(crate) fn over_budget(&self) -> Option<raftstore_proto::BusyReason> {
-        if self.in_flight_bytes > self.config.max_in_flight_bytes {
+        if self.in_flight_bytes > self.config.max_in_flight_bytes
+            || self.rounds_in_flight > self.config.max_rounds_in_flight
+        {
             return Some(raftstore_proto::BusyReason::Writes);
         }
         if self.apply_backlog_bytes > self.config.apply_backlog_bytes {

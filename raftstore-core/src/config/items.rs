@@ -211,7 +211,7 @@ items! {
     /// Threads that share the store's regions.
     lanes: u16, count = 1, 1..=256;
     /// Rounds of one lane that may wait for the disk.
-    max_rounds_in_flight: usize, count = 64, 1..=65_536;
+    max_rounds_in_flight: usize, count = 1_024, 1..=65_536;
     /// Bytes of log writes of one lane that may wait for the disk.
     max_in_flight_bytes: u64, size = 64 * MIB, 1..=TIB;
     /// Bytes of committed entries that may wait to be executed, over all regions.

@@ -61,7 +61,7 @@ impl<R: RaftEngine> Peer<R> {
     ) -> Result<bool, FatalError> {
         self.sync_role(ctx);
         if collected.role.is_some_and(|role| !role.is_leader) {
-            self.forget_snapshot_making();
+            self.forget_snapshot_making(ctx);
         }
         self.renew_from_commit();
         for state in std::mem::take(&mut collected.read_states) {

@@ -54,6 +54,8 @@ pub(crate) struct Peer<R: RaftEngine> {
     pub(crate) going_away: bool,
     /// A record of it failed its checksum: it neither votes nor serves (D15).
     pub(crate) quarantined: bool,
+    /// Region snapshots built here for lagging members, still at rest.
+    generated: Vec<transport_traits::SnapKey>,
     /// The snapshot it is taking in.
     pub(crate) intake: Option<Intake>,
     /// What the data contains.
@@ -149,6 +151,7 @@ impl<R: RaftEngine> Peer<R> {
             group,
             going_away: false,
             quarantined: false,
+            generated: Vec::new(),
             intake: None,
             applied,
             has_applier: false,

@@ -15,7 +15,7 @@
 use engine_traits::{Cf, KvEngine, RaftEngine, RaftLogBatch, WriteBatch};
 use raft::eraftpb::{Message, Snapshot};
 use raftstore_proto::{ApplyState, Entry, Region, RegionPhase, RegionState, Truncated, wire};
-use transport_traits::SnapKey;
+use transport_traits::{SnapDirection, SnapKey};
 
 use super::{Peer, storage::SnapshotMaking};
 use crate::{
@@ -80,13 +80,21 @@ impl<R: RaftEngine> Peer<R> {
         built: Option<BuiltSnapshot>,
     ) {
         let region = self.region_id();
+        if let Some(built) = &built {
+            self.generated.push(built.key);
+        }
         let storage = self.group.storage();
+        let wanted = matches!(*storage.making.borrow(), SnapshotMaking::Underway);
         let usable = built.filter(|built| {
-            built.key.index >= storage.truncated.index
+            wanted
+                && built.key.index >= storage.truncated.index
                 && built.region.epoch.conf_ver >= self.region.epoch.conf_ver
         });
         let Some(built) = usable else {
-            *storage.making.borrow_mut() = SnapshotMaking::Idle;
+            if wanted {
+                *storage.making.borrow_mut() = SnapshotMaking::Idle;
+            }
+            self.discard_generated(ctx);
             return;
         };
         let data = wire::encode_snapshot_data(&built.region, built.size_bytes);
@@ -100,8 +108,33 @@ impl<R: RaftEngine> Peer<R> {
     }
 
     /// This peer leads no more: a snapshot in the making is of no use (H53).
-    pub(super) fn forget_snapshot_making(&mut self) {
+    pub(crate) fn forget_snapshot_making<K: KvEngine, H: Hooks>(
+        &mut self,
+        ctx: &mut Context<K, R, H>,
+    ) {
         *self.group.storage().making.borrow_mut() = SnapshotMaking::Idle;
+        self.discard_generated(ctx);
+    }
+
+    /// Gives up the snapshots built here once nobody is being sent one. A transfer that
+    /// has begun goes on to its end.
+    pub(crate) fn discard_generated<K: KvEngine, H: Hooks>(&mut self, ctx: &mut Context<K, R, H>) {
+        let made = match &*self.group.storage().making.borrow() {
+            SnapshotMaking::Made(snapshot) => Some(snapshot.get_metadata().index),
+            _ => None,
+        };
+        if self.generated.is_empty() || self.group.progress().any(|(_, member)| member.in_snapshot)
+        {
+            return;
+        }
+        for key in std::mem::take(&mut self.generated) {
+            if Some(key.index) == made {
+                self.generated.push(key);
+                continue;
+            }
+            let direction = SnapDirection::Generated;
+            ctx.effects.tasks.push(Task::DeleteSnapshot { direction, key });
+        }
     }
 
     /// Puts the KV part of an accepted snapshot into the round.

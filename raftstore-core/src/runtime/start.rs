@@ -179,12 +179,16 @@ impl<K: KvEngine> Node<K> {
     }
 }
 
+/// The received snapshots at rest. Those made here go: nobody is being sent one yet.
 fn received(snaps: &dyn SnapStore) -> Result<Vec<(SnapKey, u64)>, SnapError> {
-    let list = snaps.list()?.into_iter();
-    Ok(list
-        .filter(|(direction, _, _)| *direction == SnapDirection::Received)
-        .map(|(_, key, size_bytes)| (key, size_bytes))
-        .collect())
+    let mut received = Vec::new();
+    for (direction, key, size_bytes) in snaps.list()? {
+        match direction {
+            SnapDirection::Received => received.push((key, size_bytes)),
+            SnapDirection::Generated => snaps.delete(direction, key)?,
+        }
+    }
+    Ok(received)
 }
 
 /// Asks PD again while it is unavailable.

@@ -42,6 +42,11 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
         let ApplyResult { region, incarnation, state, kv_number, exec, answers, metrics } = result;
         self.ctx.metrics.applied_bytes += metrics.written_bytes;
         self.ctx.metrics.applied_keys += metrics.written_keys;
+        self.ctx.kv_unsynced_bytes += metrics.written_bytes;
+        if self.ctx.kv_unsynced_bytes >= self.ctx.config.kv_sync_bytes {
+            self.ctx.kv_unsynced_bytes = 0;
+            self.ctx.want_kv_durable(kv_number);
+        }
         let known = self.peers.get(&region).is_some_and(|peer| peer.incarnation == incarnation);
         if known {
             for effect in exec {

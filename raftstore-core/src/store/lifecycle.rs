@@ -90,6 +90,8 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
         peer.going_away = true;
         peer.answer_all(ctx, &RegionError::RegionNotFound { region });
         peer.release_backlog(ctx, u64::MAX);
+        peer.group.step_down();
+        peer.forget_snapshot_making(ctx);
         peer.close_view(ctx);
         ctx.metrics.peers_destroyed += 1;
         ctx.dirty.remove(&region);

@@ -95,6 +95,7 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
                 if let Some(peer) = self.peers.get_mut(&region).filter(|peer| peer.is_active()) {
                     let ok = status == transport_traits::SnapshotStatus::Finished;
                     peer.group.report_snapshot(to, ok);
+                    peer.discard_generated(&mut self.ctx);
                     self.ctx.mark(region);
                 }
             }

@@ -109,8 +109,10 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
             kv_durable: numbers.durable(),
             kv_sync_asked: false,
             kv_waiters: BTreeMap::new(),
+            kv_unsynced_bytes: 0,
             kv_sync_wanted: 0,
             in_flight_bytes: 0,
+            rounds_in_flight: 0,
             apply_backlog_bytes: 0,
             metrics: StoreMetrics::default(),
         };

@@ -54,6 +54,7 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
         self.last_round = round.number;
         let bytes = round.log.size_bytes() as u64;
         self.ctx.in_flight_bytes += bytes;
+        self.ctx.rounds_in_flight += 1;
         self.ctx.metrics.rounds += 1;
         self.ctx.metrics.synced_rounds += u64::from(round.sync);
         self.rounds.push_back(RoundInFlight { number: round.number, members, bytes });
@@ -85,6 +86,7 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
         );
         if let Some(round) = round {
             self.ctx.in_flight_bytes -= round.bytes;
+            self.ctx.rounds_in_flight -= 1;
             for (region, incarnation) in round.members {
                 if let Some(peer) = self.peers.get_mut(&region)
                     && peer.incarnation == incarnation
