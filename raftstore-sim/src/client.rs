@@ -239,10 +239,14 @@ impl World {
         let (region, kind) = (call.region, call.kind);
         let operations = call.operations.clone();
         let Some(route) = self.route(region) else { return self.retry_later(number) };
-        let store = route.leader.store.get();
+        // Some readers have not heard of the latest leader: a deposed one must refuse them.
+        let stale =
+            matches!(kind, Kind::StoreRead | Kind::LocalRead) && self.clients.rng.chance(200);
+        let peer = if stale { *self.clients.rng.pick(&route.peers) } else { route.leader };
+        let store = peer.store.get();
         let header = Header {
             region: RegionId::must(region),
-            peer: route.leader,
+            peer,
             epoch: Some(route.epoch),
             term: 0,
             read_quorum: kind == Kind::QuorumRead,
