@@ -49,7 +49,7 @@ impl View {
     }
 }
 
-/// One moment of a [`RedbEngine`](crate::RedbEngine).
+/// One moment of a [`RedbEngine`].
 ///
 /// While it lives, redb cannot reuse the pages it sees: a snapshot held for long makes the
 /// file grow. It also keeps the file open.
