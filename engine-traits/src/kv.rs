@@ -100,8 +100,9 @@ pub trait Cursor {
     fn next(&mut self) -> Result<Option<(&[u8], &[u8])>>;
 
     /// Moves so that the next row is the first at or after `key` going forward, at or before
-    /// `key` going backward. A key outside the range is clamped to it. Works in any state,
-    /// also after the end, also against the direction.
+    /// `key` going backward. A key outside the range is clamped to it: going away from the
+    /// range there is no row then, going towards it all rows. Works in any state, also
+    /// after the end, also against the direction.
     ///
     /// # Errors
     /// As [`Cursor::next`].

@@ -227,7 +227,7 @@ impl MemEngine {
     /// Makes the value under `key` unreadable for readers opened from now on, until it is
     /// written again. Gives whether there is such a key.
     pub fn damage(&self, cf: Cf, key: &[u8]) -> bool {
-        self.replace(cf, key, |_| None)
+        self.replace(cf, key, |_| Some(None))
     }
 
     /// Flips one bit of the value under `key`, unnoticed by the engine. `bit` counts from
@@ -236,19 +236,19 @@ impl MemEngine {
         self.replace(cf, key, |value| {
             let mut bytes = value.as_ref()?.to_vec();
             *bytes.get_mut(bit / 8)? ^= 1 << (bit % 8);
-            Some(Bytes::from(bytes))
+            Some(Some(Bytes::from(bytes)))
         })
     }
 
-    fn replace(&self, cf: Cf, key: &[u8], change: impl Fn(&Stored) -> Stored) -> bool {
+    /// Puts what `change` gives in the place of what is stored, unless it gives `None`.
+    fn replace(&self, cf: Cf, key: &[u8], change: impl Fn(&Stored) -> Option<Stored>) -> bool {
         let mut disk = self.shared.disk.lock();
         let disk = &mut *disk;
         let mut changed = false;
         for state in [&mut disk.current, &mut disk.durable] {
             let family = &mut state.families[cf.index()];
-            let Some(old) = family.get(key) else { continue };
-            let new = change(old);
-            changed |= new != *old;
+            let Some(new) = family.get(key).and_then(&change) else { continue };
+            changed = true;
             family.insert_mut(Bytes::copy_from_slice(key), new);
         }
         changed

@@ -130,6 +130,13 @@ struct Logs {
 }
 
 impl Logs {
+    fn holds(&self, (region, index): Damage) -> bool {
+        self.regions.get(&region).is_some_and(|log| match index {
+            Some(index) => log.position(index).is_some(),
+            None => log.state.is_some(),
+        })
+    }
+
     fn apply(&mut self, op: &LogOp) {
         match op {
             LogOp::Append(region, entries) => {
@@ -267,6 +274,8 @@ impl MemRaftLog {
         disk.unsynced.truncate(keep);
         disk.settle();
         disk.current = disk.durable.clone();
+        let disk = &mut *disk;
+        disk.damaged.retain(|damage| disk.current.holds(*damage));
     }
 
     /// Starts the engine again, as [`MemEngine::reopen`](crate::mem::MemEngine::reopen) does.
@@ -282,23 +291,20 @@ impl MemRaftLog {
     /// Makes the record of one entry unreadable until it is written again or removed. Gives
     /// whether it is stored.
     pub fn damage_entry(&self, region: RegionId, index: u64) -> bool {
-        let mut disk = self.shared.disk.lock();
-        let log = disk.current.regions.get(&region);
-        let stored = log.is_some_and(|log| log.position(index).is_some());
-        if stored {
-            disk.damaged.insert((region, Some(index)));
-        }
-        stored
+        self.damage((region, Some(index)))
     }
 
     /// Makes the record of a region's state unreadable until it is written again or removed.
     /// Gives whether it is stored.
     pub fn damage_raft_state(&self, region: RegionId) -> bool {
+        self.damage((region, None))
+    }
+
+    fn damage(&self, damage: Damage) -> bool {
         let mut disk = self.shared.disk.lock();
-        let log = disk.current.regions.get(&region);
-        let stored = log.is_some_and(|log| log.state.is_some());
+        let stored = disk.current.holds(damage);
         if stored {
-            disk.damaged.insert((region, None));
+            disk.damaged.insert(damage);
         }
         stored
     }

@@ -336,15 +336,14 @@ pub(super) fn unwritten_log_batch_changes_nothing<F: RaftLogFixture>(
 pub(super) fn log_batch_knows_its_size<F: RaftLogFixture>(make: &dyn Fn() -> F) -> Verdict {
     with_engine(make, |engine| {
         ensure!(engine.log_batch().is_empty(), "a new batch is not empty");
-        let fills: [&dyn Fn(&mut <F::Engine as RaftEngine>::LogBatch); 4] = [
-            &|batch| batch.append(ONE, &entries(1, 2, 1)),
-            &|batch| batch.truncate_prefix(ONE, 1),
-            &|batch| batch.put_raft_state(ONE, &state(1)),
-            &|batch| batch.clear_region(ONE),
-        ];
-        for (number, fill) in fills.iter().enumerate() {
+        for number in 0..4 {
             let mut batch = engine.log_batch();
-            fill(&mut batch);
+            match number {
+                0 => batch.append(ONE, &entries(1, 2, 1)),
+                1 => batch.truncate_prefix(ONE, 1),
+                2 => batch.put_raft_state(ONE, &state(1)),
+                _ => batch.clear_region(ONE),
+            }
             ensure!(!batch.is_empty(), "a batch with operation {number} is empty");
         }
         let mut batch = engine.log_batch();
