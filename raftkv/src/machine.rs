@@ -14,7 +14,7 @@ use transport_traits::{MemSnapStore, SnapStore};
 const SNAPSHOT_BYTES_MAX: u64 = 1 << 40;
 
 /// Memory for pages of one redb file. Six of them are open in a demo of three stores.
-const CACHE_BYTES: usize = 24 << 20;
+const CACHE_BYTES: usize = 16 << 20;
 
 /// Why the disks of a store cannot be used.
 #[derive(Debug, thiserror::Error)]
