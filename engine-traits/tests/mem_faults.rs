@@ -1,5 +1,7 @@
 //! What the reference engines do on command: crashes, failures, full devices, damage.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests may panic like the tests")]
+
 use std::error::Error as _;
 
 use bytes::Bytes;

@@ -70,12 +70,15 @@ enum Bug {
     SurvivorsAreNotDurable,
 }
 
+/// A batch, and whether it is durable.
+type Written = (Vec<Op>, bool);
+
 #[derive(Clone)]
 struct Broken {
     bug: Bug,
     inner: MemEngine,
     /// The batches since the engine was opened, and whether they are durable.
-    written: Arc<Mutex<Vec<(Vec<Op>, bool)>>>,
+    written: Arc<Mutex<Vec<Written>>>,
 }
 
 fn replay(engine: &MemEngine, ops: &[Op], durability: Durability) -> Result<()> {
@@ -112,9 +115,9 @@ impl Broken {
         for op in &mut ops {
             match (self.bug, op) {
                 (Bug::DeleteRangeTakesItsEnd, Op::DeleteRange(_, start, end)) => {
-                    if !Range::new(start, end).is_empty() && !end.is_empty() {
-                        *end = [end, &b"\0"[..]].concat().into();
-                    }
+                    let takes = !end.is_empty() && start < end;
+                    let beyond = if takes { &b"\0"[..] } else { b"" };
+                    *end = [end, beyond].concat().into();
                 }
                 (Bug::DeleteRangeLeavesItsStart, Op::DeleteRange(_, start, _)) => {
                     *start = [start, &b"\0"[..]].concat().into();
@@ -380,7 +383,7 @@ struct BrokenFixture {
     inner: MemEngine,
     /// What the first of two power cuts must not keep for the second.
     shaky: Vec<Vec<Op>>,
-    kept: Vec<(Vec<Op>, bool)>,
+    kept: Vec<Written>,
 }
 
 impl BrokenFixture {
@@ -389,7 +392,7 @@ impl BrokenFixture {
     }
 
     /// Makes an engine of the given batches, all of them durable.
-    fn rebuild(&mut self, batches: &[(Vec<Op>, bool)]) {
+    fn rebuild(&mut self, batches: &[Written]) {
         self.inner = MemEngine::new();
         for (ops, _) in batches {
             replay(&self.inner, ops, Durability::Synced).unwrap();
