@@ -1,5 +1,6 @@
 //! The words in which scenarios are written: build a cluster, do something to it, wait in
 //! simulated time until something is true.
+#![expect(clippy::panic, reason = "scenarios are tests, and a test fails by panicking")]
 
 use std::ops::{Deref, DerefMut};
 
