@@ -22,7 +22,8 @@ use std::{
 use engine_traits::{KvEngine, RaftEngine};
 use raft::eraftpb::{Message, MessageType};
 use raftstore_proto::{
-    ApplyState, LocalState, Peer as Replica, PeerId, RaftMessage, Region, RegionError, RegionId,
+    ApplyState, Epoch, LocalState, Peer as Replica, PeerId, RaftMessage, Region, RegionError,
+    RegionId,
 };
 
 pub(crate) use collect::Round;
@@ -84,6 +85,8 @@ pub(crate) struct Peer<R: RaftEngine> {
     pub(crate) heard: BTreeMap<PeerId, MonoTime>,
     /// Senders that the region may not list yet.
     known: BTreeMap<PeerId, Replica>,
+    /// The newest epoch in which a leader spoke to this peer, and so counted it a member.
+    spoken_to: Epoch,
     /// When this peer last heard from a leader it could follow, or led.
     leader_heard_at: MonoTime,
     /// Cut of the log whose entries still lie in the engine: (first index to keep, KV
@@ -165,6 +168,7 @@ impl<R: RaftEngine> Peer<R> {
             view_is_open: false,
             heard: BTreeMap::new(),
             known: BTreeMap::new(),
+            spoken_to: Epoch::default(),
             leader_heard_at: ctx.now,
             removal: None,
             stored_first: applied.truncated.index + 1,
@@ -239,6 +243,22 @@ impl<R: RaftEngine> Peer<R> {
             self.heard.insert(sender.id, now);
         } else if self.group.leader() == sender.id.get() && self.is_initialized() {
             self.leader_heard_at = now;
+        }
+    }
+
+    /// Notes that a leader counted this peer a member as of `epoch`.
+    pub(crate) fn note_spoken_to(&mut self, epoch: Epoch) {
+        self.spoken_to.conf_ver = self.spoken_to.conf_ver.max(epoch.conf_ver);
+        self.spoken_to.version = self.spoken_to.version.max(epoch.version);
+    }
+
+    /// The newest epoch in which this peer is known to be a member: whoever says otherwise
+    /// must know of a newer one. An uninitialised peer has nothing but its leader's word.
+    pub(crate) fn member_as_of(&self) -> Epoch {
+        let own = self.region.epoch;
+        Epoch {
+            conf_ver: own.conf_ver.max(self.spoken_to.conf_ver),
+            version: own.version.max(self.spoken_to.version),
         }
     }
 

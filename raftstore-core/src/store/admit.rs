@@ -45,6 +45,8 @@ pub(super) struct Envelope {
 pub(super) struct Local<'a> {
     pub(super) region: &'a Region,
     pub(super) replica: Peer,
+    /// The newest epoch in which it is known to be a member.
+    pub(super) member_as_of: Epoch,
     pub(super) going_away: bool,
     pub(super) quarantined: bool,
     pub(super) knows_sender: bool,
@@ -66,7 +68,9 @@ pub(super) fn admit_gc(
     if !any_peer && envelope.to.id != local.replica.id {
         return Admission::Drop(Dropped::StaleGc);
     }
-    if !local.region.epoch.is_stale_against(&envelope.epoch) {
+    if !local.member_as_of.is_stale_against(&envelope.epoch)
+        || envelope.epoch.is_stale_against(&local.member_as_of)
+    {
         return Admission::Drop(Dropped::StaleGc);
     }
     // Only a member this peer knows of may have it removed; anybody else makes it ask.
@@ -159,7 +163,15 @@ mod tests {
     }
 
     fn local(region: &Region, replica: Peer) -> Local<'_> {
-        Local { region, replica, going_away: false, quarantined: false, knows_sender: true }
+        let member_as_of = region.epoch;
+        Local {
+            region,
+            replica,
+            member_as_of,
+            going_away: false,
+            quarantined: false,
+            knows_sender: true,
+        }
     }
 
     /// H15: a claim against another incarnation is no claim.
@@ -175,6 +187,19 @@ mod tests {
         assert_eq!(admit_gc(&old, Some(&here), false), Admission::Drop(Dropped::StaleGc));
         let stranger = Local { knows_sender: false, ..here };
         assert_eq!(admit_gc(&claim, Some(&stranger), false), Admission::AskPd);
+    }
+
+    /// A peer that waits for its first snapshot knows no epoch of its own. A member that
+    /// has not yet heard of its addition must not talk it away.
+    #[test]
+    fn an_uninitialised_peer_believes_its_leader_over_an_older_claim() {
+        let unknown = region(0, Vec::new());
+        let added = Epoch { conf_ver: 4, version: 1 };
+        let here = Local { member_as_of: added, ..local(&unknown, peer(9, 2)) };
+        let claim = |conf_ver| envelope(peer(1, 1), peer(9, 2), conf_ver, MessageKind::Heartbeat);
+        assert_eq!(admit_gc(&claim(3), Some(&here), false), Admission::Drop(Dropped::StaleGc));
+        assert_eq!(admit_gc(&claim(4), Some(&here), false), Admission::Drop(Dropped::StaleGc));
+        assert_eq!(admit_gc(&claim(5), Some(&here), false), Admission::Destroy);
     }
 
     /// H20, H21: every message of a removed member is answered, pre-votes too.

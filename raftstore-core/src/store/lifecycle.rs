@@ -250,7 +250,7 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
         };
         let known = route.region;
         if peer.replica.id != asked
-            || known.epoch.is_stale_against(&peer.region().epoch)
+            || known.epoch.is_stale_against(&peer.member_as_of())
             || known.peers.iter().any(|other| other.is_same_replica(&peer.replica))
         {
             return;

@@ -103,6 +103,7 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
         let local = self.peers.get(&region).map(|peer| Local {
             region: peer.region(),
             replica: peer.replica,
+            member_as_of: peer.member_as_of(),
             going_away: peer.going_away,
             quarantined: peer.quarantined,
             knows_sender: peer.replica_of(envelope.from.id).is_some(),
@@ -199,6 +200,12 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
             return Ok(());
         };
         peer.note_sender(envelope.from, self.ctx.now);
+        if matches!(
+            envelope.kind,
+            Some(MessageKind::Append | MessageKind::Heartbeat | MessageKind::Snapshot)
+        ) {
+            peer.note_spoken_to(envelope.epoch);
+        }
         let key = snap_key_of(region, &message);
         if peer.group.step(message.into_raft()).is_err() {
             self.ctx.drop_message(Some(region), Dropped::RaftRefused);
