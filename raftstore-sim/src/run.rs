@@ -181,10 +181,7 @@ fn region_difference(world: &World, region: u64) -> Option<String> {
             (None, Some(stray)) => {
                 return Some(format!(
                     "region {region}: store {} still has peer {}, {:?} at applied {}",
-                    node.id,
-                    stray.peer.id,
-                    stray.phase,
-                    stray.applied.applied
+                    node.id, stray.peer.id, stray.phase, stray.applied.applied
                 ));
             }
             (Some(_), None) => {
