@@ -1,4 +1,5 @@
 //! Seeds in the ordinary test run: nothing is violated, and a seed is one run.
+#![expect(clippy::panic, reason = "a seed that fails says how to replay it")]
 
 use raftstore_sim::{
     counters::Counters, plan::Plan, queue::MILLI, run::run, transcript::Transcript,
