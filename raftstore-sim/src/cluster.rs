@@ -6,15 +6,17 @@ use std::ops::{Deref, DerefMut};
 
 use bytes::Bytes;
 use engine_traits::Reader;
+use raftstore_core::Event;
 use raftstore_core::keys;
 use raftstore_proto::{
     AdminCommand, Body, Cf, ChangeKind, Command, Header, Operation, OperationResponse, Peer,
-    PeerChange, PeerId, PeerRole, Region, RegionError, Response, ResponseBody, StoreId,
+    PeerChange, PeerId, PeerRole, Region, RegionError, RegionId, Response, ResponseBody, StoreId,
 };
+use transport_traits::SnapshotStatus;
 
 use crate::{
     disk::Crash,
-    network::{Action, FilterId, Match},
+    network::{Action, Envelope, FilterId, Match},
     plan::Plan,
     queue::{MILLI, Nanos, SECOND},
     transcript::Transcript,
@@ -417,6 +419,17 @@ impl Cluster {
     /// Adds a filter to the network.
     pub fn filter(&mut self, takes: Match, action: Action) -> FilterId {
         self.world.network.add_filter(takes, action)
+    }
+
+    /// Sends a message that was held, perhaps not for the first time.
+    pub fn deliver(&mut self, envelope: Envelope) {
+        self.world.send_envelope(envelope);
+    }
+
+    /// Tells a store that the transfer of a snapshot has failed.
+    pub fn report_snapshot_failed(&mut self, store: u64, region: RegionId, to: PeerId) {
+        let status = SnapshotStatus::Failed;
+        self.world.event_arrives(store, Event::SnapshotStatus { region, to, status });
     }
 
     /// Removes a filter and delivers what it held, in order.

@@ -76,7 +76,7 @@ impl Envelope {
     }
 }
 
-/// Which messages a [`Filter`] takes. Empty fields take all.
+/// Which messages a filter takes. Empty fields take all.
 #[derive(Clone, Debug, Default)]
 pub struct Match {
     /// Only these kinds. Removal claims have no kind; see `tombstones`.
@@ -105,7 +105,7 @@ impl Match {
     }
 }
 
-/// What a [`Filter`] does with the messages it takes.
+/// What a filter does with the messages it takes.
 pub enum Action {
     /// They are lost.
     Drop,

@@ -375,6 +375,33 @@ impl<R: RaftEngine> RaftGroup<R> {
         self.raw.transfer_leader(to.get());
     }
 
+    /// Sends heartbeats now, if this peer leads: a member that was just added is created by
+    /// its first one.
+    pub(crate) fn ping(&mut self) {
+        self.raw.ping();
+    }
+
+    /// Turns to the members that the log cannot serve any more: their snapshot is made.
+    pub(crate) fn send_to_lagging(&mut self) {
+        if !self.is_leader() {
+            return;
+        }
+        let first = self.first_index();
+        let own = self.raw.raft.id;
+        let mut lagging: Vec<u64> = self
+            .raw
+            .raft
+            .prs()
+            .iter()
+            .filter(|(id, progress)| **id != own && progress.next_idx < first)
+            .map(|(id, _)| *id)
+            .collect();
+        lagging.sort_unstable();
+        for id in lagging {
+            self.raw.raft.send_append(id);
+        }
+    }
+
     pub(crate) fn report_unreachable(&mut self, peer: PeerId) {
         self.raw.report_unreachable(peer.get());
     }

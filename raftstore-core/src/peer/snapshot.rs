@@ -104,6 +104,7 @@ impl<R: RaftEngine> Peer<R> {
         meta.term = built.key.term;
         meta.set_conf_state(super::storage::conf_state_of(&built.region));
         *storage.making.borrow_mut() = SnapshotMaking::Made(Box::new(snapshot));
+        self.group.send_to_lagging();
         ctx.mark(region);
     }
 

@@ -11,7 +11,7 @@ use parking_lot::RwLock;
 use raftstore_proto::{
     BusyReason, Command, PeerId, RaftMessage, RegionError, RegionId, Response, StoreId,
 };
-use transport_traits::{Inbox, SnapKey, SnapshotStatus};
+use transport_traits::{Inbox, SnapDirection, SnapKey, SnapStore, SnapshotStatus};
 
 use super::{
     counters::NodeCounters,
@@ -19,7 +19,8 @@ use super::{
     shared::{LaneInput, Refused, Shared},
 };
 use crate::{
-    Event, FatalError, MonoTime, ReplyId, StoreMetrics, read::LocalReader, store::PeerStatus,
+    Event, FatalError, MonoTime, ReplyId, StoreMetrics, read::LocalReader,
+    snap::build::check_received, store::PeerStatus,
 };
 
 /// How long a client should stay away from a full queue, in milliseconds: a few turns.
@@ -32,12 +33,21 @@ pub struct NodeHandle<K> {
     inner: Arc<Inner<K>>,
 }
 
-#[derive(Debug)]
 struct Inner<K> {
     store: StoreId,
     shared: Arc<Shared>,
+    snaps: Arc<dyn SnapStore>,
     /// Taken away at the end, so that the engine is closed however many handles are left.
     reader: RwLock<Option<LocalReader<K>>>,
+}
+
+impl<K: std::fmt::Debug> std::fmt::Debug for Inner<K> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NodeHandle")
+            .field("store", &self.store)
+            .field("reader", &self.reader)
+            .finish_non_exhaustive()
+    }
 }
 
 impl<K> Clone for NodeHandle<K> {
@@ -47,9 +57,14 @@ impl<K> Clone for NodeHandle<K> {
 }
 
 impl<K: KvEngine> NodeHandle<K> {
-    pub(super) fn new(store: StoreId, shared: Arc<Shared>, reader: LocalReader<K>) -> Self {
+    pub(super) fn new(
+        store: StoreId,
+        shared: Arc<Shared>,
+        snaps: Arc<dyn SnapStore>,
+        reader: LocalReader<K>,
+    ) -> Self {
         let reader = RwLock::new(Some(reader));
-        Self { inner: Arc::new(Inner { store, shared, reader }) }
+        Self { inner: Arc::new(Inner { store, shared, snaps, reader }) }
     }
 
     /// Lets go of the engine.
@@ -194,6 +209,16 @@ impl<K: KvEngine> Inbox for NodeHandle<K> {
             shared.counters.lost_messages.add(1);
             return;
         };
+        if let Some((key, _)) = snapshot
+            && let Err(error) = check_received(&*self.inner.snaps, key)
+        {
+            tracing::warn!(%key, %error, "received snapshot is damaged, waiting for another");
+            shared.counters.lost_messages.add(1);
+            if let Err(error) = self.inner.snaps.delete(SnapDirection::Received, key) {
+                tracing::warn!(%key, %error, "damaged snapshot not deleted");
+            }
+            return;
+        }
         let is_snapshot = snapshot.is_some();
         let event = Event::Message { message: Box::new(message), snapshot };
         if is_snapshot {

@@ -165,7 +165,7 @@ impl<K: KvEngine> Node<K> {
         let counters = Counters::default();
         let shared = Arc::new(Shared { clock, router, failure, counters, lanes });
         let reader = LocalReader::new(views, kv.clone());
-        let handle = NodeHandle::new(store, Arc::clone(&shared), reader);
+        let handle = NodeHandle::new(store, Arc::clone(&shared), Arc::clone(&snaps), reader);
         let inbox: Arc<dyn Inbox> = Arc::new(handle.clone());
         let transport = (options.connect)(store, inbox).map_err(StartError::Transport)?;
         let figures =

@@ -103,6 +103,7 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
             peer.forget_member(change.peer.id);
         } else if peer.is_leader() {
             peer.heard.entry(change.peer.id).or_insert(ctx.now);
+            peer.group.ping();
         }
         peer.sync_role(ctx);
         if removed && own {

@@ -120,7 +120,13 @@ impl World {
         let open = self.network.is_open(from, to) && self.network.is_open(to, from);
         let size = match (&bytes, self.nodes.get(&to)) {
             (Some(bytes), Some(node)) if open && node.is_up() => {
-                write_all(&node.disk.snaps, key, bytes)
+                let size = write_all(&node.disk.snaps, key, bytes);
+                let intact = raftstore_core::snap::build::check_received(&node.disk.snaps, key);
+                if intact.is_err() {
+                    // Deleting what is damaged cannot do harm, and need not succeed.
+                    let _ = node.disk.snaps.delete(SnapDirection::Received, key);
+                }
+                size.filter(|_| intact.is_ok())
             }
             _ => None,
         };

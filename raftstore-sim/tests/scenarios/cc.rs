@@ -1,0 +1,186 @@
+//! Group CC: changes of membership.
+
+use pd_client::{OrderAction, mock::PdConfig};
+use raftstore_proto::{ChangeKind, Peer, PeerChange, PeerId, RegionError, RegionId, StoreId};
+use raftstore_sim::{cluster::Cluster, plan::Plan, queue::SECOND};
+
+use crate::one_replica;
+
+fn voter(store: u64, peer: u64) -> Peer {
+    Peer::voter(PeerId::must(peer), StoreId::must(store))
+}
+
+fn stores_of(cluster: &Cluster) -> Vec<u64> {
+    let mut stores: Vec<u64> =
+        cluster.region(1).peers.iter().map(|peer| peer.store.get()).collect();
+    stores.sort_unstable();
+    stores
+}
+
+#[test]
+fn cc_01_add_remove_add_again_replace() {
+    let mut cluster = one_replica(5);
+    cluster.must_put("k1", "v1");
+    let mut conf_ver = cluster.region(1).epoch.conf_ver;
+    let mut rises = |cluster: &Cluster| {
+        let now = cluster.region(1).epoch.conf_ver;
+        assert!(now > conf_ver, "{now} after {conf_ver}");
+        conf_ver = now;
+    };
+    cluster.must_add(1, 2, 202);
+    rises(&cluster);
+    cluster.must_eq(2, "k1", "v1");
+    cluster.must_add(1, 3, 203);
+    rises(&cluster);
+    cluster.must_put("k2", "v2");
+    cluster.must_eq(3, "k2", "v2");
+    cluster.must_remove(1, 2);
+    rises(&cluster);
+    cluster.wait_gone(1, 2);
+    cluster.must_none(2, "k1");
+    cluster.must_add(1, 2, 302);
+    rises(&cluster);
+    cluster.must_eq(2, "k2", "v2");
+    let again = cluster.change(1, ChangeKind::AddNode, voter(2, 302));
+    assert!(matches!(again, Err(RegionError::ConfChangeRejected { .. })), "{again:?}");
+    let twin = cluster.change(1, ChangeKind::AddNode, voter(2, 402));
+    assert!(matches!(twin, Err(RegionError::ConfChangeRejected { .. })), "{twin:?}");
+    cluster.must_remove(1, 2);
+    rises(&cluster);
+    cluster.wait_gone(1, 2);
+    cluster.must_add(1, 2, 502);
+    rises(&cluster);
+    cluster.must_put("k3", "v3");
+    cluster.must_eq(2, "k3", "v3");
+    cluster.must_eq(2, "k1", "v1");
+    cluster.must_remove(1, 3);
+    rises(&cluster);
+    cluster.must_none(3, "k1");
+    assert_eq!(stores_of(&cluster), [1, 2]);
+}
+
+#[test]
+fn cc_02_a_region_re_formed_elsewhere_does_not_come_back() {
+    let mut cluster = Cluster::started(Plan::quiet(1, 6, 3));
+    cluster.lead(1, 2);
+    cluster.must_put("k1", "v1");
+    cluster.isolate(1);
+    for store in 4..=6 {
+        cluster.must_add(1, store, 400 + store);
+        cluster.must_eq(store, "k1", "v1");
+    }
+    cluster.lead(1, 4);
+    cluster.must_remove(1, 2);
+    cluster.wait_gone(1, 2);
+    cluster.must_remove(1, 3);
+    cluster.wait_gone(1, 3);
+    cluster.must_remove(1, 1);
+    cluster.mend();
+    cluster.partition(&[1, 2, 3], &[4, 5, 6]);
+    cluster.pass(5 * SECOND);
+    assert!(cluster.peer_status(2, 1).is_none(), "store 2 has a second group");
+    assert!(cluster.peer_status(1, 1).is_none_or(|peer| !peer.is_leader));
+    cluster.must_put("k2", "v2");
+    cluster.mend();
+    cluster.wait_gone(1, 1);
+    assert_eq!(stores_of(&cluster), [4, 5, 6]);
+}
+
+#[test]
+fn cc_06_unsafe_changes_are_refused_before_proposing() {
+    let mut cluster = Cluster::started(Plan::quiet(1, 4, 3));
+    cluster.lead(1, 1);
+    cluster.must_put("k1", "v1");
+    cluster.isolate(1);
+    cluster.wait("a leader elsewhere", |world| {
+        world.leader_store(1).is_some_and(|store| store != 1)
+            && world.peer_status(1, 1).is_some_and(|peer| !peer.is_leader)
+    });
+    // Long enough for the silence of store 1 to count.
+    cluster.pass(5 * SECOND);
+    let leader = cluster.wait_leader(1);
+    let other = 5 - leader;
+    let region = cluster.region(1);
+    let healthy = *region.peer_on(StoreId::must(other)).expect("a member");
+    let refused = cluster.change(1, ChangeKind::RemoveNode, healthy);
+    assert!(matches!(refused, Err(RegionError::ConfChangeUnsafe { .. })), "{refused:?}");
+    let dead = *region.peer_on(StoreId::must(1)).expect("a member");
+    assert!(cluster.change(1, ChangeKind::RemoveNode, dead).is_ok());
+    assert!(cluster.change(1, ChangeKind::RemoveNode, healthy).is_ok());
+    cluster.must_put("k2", "v2");
+}
+
+#[test]
+fn cc_10_the_same_driven_by_pd() {
+    let mut cluster = one_replica(5);
+    cluster.must_put("k1", "v1");
+    let order = |cluster: &mut Cluster, kind, peer| {
+        let now = cluster.now / 1_000_000;
+        let action = OrderAction::ChangePeer(PeerChange { kind, peer });
+        cluster.pd.core.force_order(now, RegionId::must(1), action).expect("PD knows the region");
+    };
+    let before = cluster.region(1).epoch.conf_ver;
+    let id = cluster.pd.alloc_id();
+    let learner = Peer::learner(PeerId::must(id), StoreId::must(2));
+    order(&mut cluster, ChangeKind::AddLearner, learner);
+    cluster.must_eq(2, "k1", "v1");
+    order(&mut cluster, ChangeKind::AddNode, voter(2, id));
+    cluster.wait("the promotion", |world| {
+        world.leader_store(1).and_then(|store| world.peer_status(store, 1)).is_some_and(|leader| {
+            leader.region.peers.len() == 2 && leader.region.epoch.conf_ver == before + 2
+        })
+    });
+    // Repeated in every answer, carried out once.
+    cluster.pass(10 * SECOND);
+    assert_eq!(cluster.region(1).epoch.conf_ver, before + 2);
+    order(&mut cluster, ChangeKind::RemoveNode, voter(2, id));
+    cluster.wait_gone(1, 2);
+    cluster.must_none(2, "k1");
+    cluster.pass(10 * SECOND);
+    assert_eq!(cluster.region(1).epoch.conf_ver, before + 3);
+}
+
+#[test]
+fn cc_16_pd_heals_the_replica_count_up_and_down() {
+    let mut plan = Plan::quiet(1, 7, 1);
+    plan.pd_schedules = true;
+    let mut cluster = Cluster::started(plan);
+    let five = PdConfig {
+        max_replicas: 5,
+        balance_regions: false,
+        balance_leaders: false,
+        ..*cluster.pd.core.config()
+    };
+    cluster.pd.core.set_config(five);
+    cluster.must_put("k1", "v1");
+    let has = |count: usize| {
+        move |world: &mut raftstore_sim::world::World| {
+            world.leader_store(1).and_then(|store| world.peer_status(store, 1)).is_some_and(
+                |leader| {
+                    leader.region.peers.len() == count
+                        && leader
+                            .region
+                            .peers
+                            .iter()
+                            .all(|peer| peer.role == raftstore_proto::PeerRole::Voter)
+                },
+            )
+        }
+    };
+    cluster.wait_within(240 * SECOND, "five replicas", has(5));
+    let free = (1..=7)
+        .find(|store| !stores_of(&cluster).contains(store))
+        .expect("two stores have no replica");
+    let id = cluster.pd.alloc_id();
+    cluster.must_add(1, free, id);
+    cluster.wait_within(120 * SECOND, "five replicas again", has(5));
+    let leader = cluster.wait_leader(1);
+    let victim =
+        stores_of(&cluster).into_iter().find(|store| *store != leader).expect("others remain");
+    cluster.must_remove(1, victim);
+    cluster.wait_within(120 * SECOND, "five replicas once more", has(5));
+    // No oscillation.
+    let settled = cluster.region(1).epoch.conf_ver;
+    cluster.pass(60 * SECOND);
+    assert_eq!(cluster.region(1).epoch.conf_ver, settled);
+}
