@@ -1,6 +1,6 @@
 //! What can be asked about the stores of a world from outside.
 
-use raftstore_core::PeerStatus;
+use raftstore_core::{PeerStatus, StoreMetrics};
 use raftstore_proto::{Region, RegionId};
 
 use super::World;
@@ -22,6 +22,15 @@ impl World {
             return Vec::new();
         };
         running.lanes.iter().flat_map(|lane| lane.store.inspect()).collect()
+    }
+
+    /// What each lane of a running store has done.
+    #[must_use]
+    pub fn metrics(&self, store: u64) -> Vec<StoreMetrics> {
+        let Some(running) = self.nodes.get(&store).and_then(|node| node.running.as_ref()) else {
+            return Vec::new();
+        };
+        running.lanes.iter().map(|lane| lane.store.metrics().clone()).collect()
     }
 
     /// The regions registered on a running store, in key order.

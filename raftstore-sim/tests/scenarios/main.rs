@@ -1,12 +1,17 @@
 //! The scenario catalogue, one test per entry, named by its id. Every wait is bounded in
 //! simulated time, and every invariant of the simulator is checked all the while.
+#![expect(clippy::panic, reason = "helpers of scenarios fail the test")]
 
 mod boot;
 mod cc;
 mod gc;
+mod hb;
 mod kv;
 mod raft;
+mod read;
 mod snap;
+mod stale;
+mod tl;
 
 use std::sync::Arc;
 
