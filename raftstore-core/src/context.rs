@@ -10,7 +10,7 @@ use raftstore_proto::{RegionError, RegionId, Response, StoreId};
 
 use crate::{
     Config, Dropped, Effects, MonoTime, ReplyId, StoreMeta, StoreMetrics, Task, hooks::Hooks,
-    meta::LaneId, read::Views,
+    meta::LaneId, view::Views,
 };
 
 /// See the module.

@@ -7,19 +7,22 @@
 //! vote are not durable (R34); all proofs wait while an index is on its way twice (R35);
 //! nothing is ticked or fetched while a snapshot is being taken in (R9, W7).
 
+mod members;
+
 use std::collections::VecDeque;
 
 use engine_traits::RaftEngine;
 use protobuf::Message as _;
 use raft::{
     Error as RaftError, RawNode, ReadState, SnapshotStatus, StateRole,
-    eraftpb::{ConfChange, Message, MessageType, Snapshot},
+    eraftpb::{Message, MessageType, Snapshot},
 };
 use raftstore_proto::{
-    ChangeKind, Entry, EntryFlags, HardState, PeerChange, PeerId, Region, RegionError, RegionId,
-    Truncated,
+    Entry, EntryFlags, HardState, PeerChange, PeerId, RegionError, RegionId, Truncated,
 };
 
+pub(crate) use self::members::Progress;
+use self::members::conf_change_of;
 use super::storage::PeerStorage;
 use crate::{Config, FatalError};
 
@@ -584,43 +587,6 @@ impl<R: RaftEngine> RaftGroup<R> {
     pub(crate) fn resume_taking_snapshot(&mut self) {
         self.taking_snapshot = true;
     }
-
-    /// raft's configuration as it stands, for a peer list: voters and learners, sorted.
-    pub(crate) fn members(&self) -> (Vec<u64>, Vec<u64>) {
-        let state = self.raw.raft.prs().conf().to_conf_state();
-        let (mut voters, mut learners) = (state.voters, state.learners);
-        voters.sort_unstable();
-        learners.sort_unstable();
-        (voters, learners)
-    }
-
-    /// Whether raft's members are those of `region` (I7).
-    pub(crate) fn agrees_with(&self, region: &Region) -> bool {
-        let mut state = super::storage::conf_state_of(region);
-        state.mut_voters().sort_unstable();
-        state.mut_learners().sort_unstable();
-        let (voters, learners) = self.members();
-        state.voters == voters && state.learners == learners
-    }
-}
-
-/// See [`RaftGroup::progress`].
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Progress {
-    pub(crate) matched: u64,
-    pub(crate) in_snapshot: bool,
-}
-
-fn conf_change_of(change: &PeerChange) -> ConfChange {
-    use raft::eraftpb::ConfChangeType;
-    let mut conf_change = ConfChange::default();
-    conf_change.set_change_type(match change.kind {
-        ChangeKind::AddNode => ConfChangeType::AddNode,
-        ChangeKind::RemoveNode => ConfChangeType::RemoveNode,
-        ChangeKind::AddLearner => ConfChangeType::AddLearnerNode,
-    });
-    conf_change.node_id = change.peer.id.get();
-    conf_change
 }
 
 #[cfg(test)]

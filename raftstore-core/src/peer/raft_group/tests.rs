@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use engine_traits::mem::MemRaftLog;
 use raft::eraftpb::{Entry as RaftEntry, EntryType};
-use raftstore_proto::{Epoch, LocalState, Peer as Replica, StoreId};
+use raftstore_proto::{ChangeKind, Epoch, LocalState, Peer as Replica, Region, StoreId};
 
 use super::*;
 
