@@ -1,9 +1,6 @@
 //! Decides what happens next: a queue ordered by time, then by the order of scheduling.
 
-use std::{
-    cmp::{Ordering, Reverse},
-    collections::BinaryHeap,
-};
+use std::{cmp::Reverse, collections::BinaryHeap};
 
 /// A moment or a span of simulated time, in nanoseconds.
 pub type Nanos = u64;
@@ -16,42 +13,20 @@ pub const MILLI: Nanos = 1_000_000;
 pub const SECOND: Nanos = 1_000_000_000;
 
 /// Things to happen, the earliest first; of one moment, the first scheduled first.
+///
+/// The heap orders small keys; the things themselves, which are large, stay where they are.
 #[derive(Debug)]
 pub struct Queue<T> {
-    heap: BinaryHeap<Reverse<Scheduled<T>>>,
+    /// Time, order of scheduling, place in `things`.
+    heap: BinaryHeap<Reverse<(Nanos, u64, usize)>>,
+    things: Vec<Option<T>>,
+    free: Vec<usize>,
     next_sequence: u64,
-}
-
-#[derive(Debug)]
-struct Scheduled<T> {
-    at: Nanos,
-    sequence: u64,
-    what: T,
-}
-
-impl<T> PartialEq for Scheduled<T> {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other) == Ordering::Equal
-    }
-}
-
-impl<T> Eq for Scheduled<T> {}
-
-impl<T> PartialOrd for Scheduled<T> {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl<T> Ord for Scheduled<T> {
-    fn cmp(&self, other: &Self) -> Ordering {
-        (self.at, self.sequence).cmp(&(other.at, other.sequence))
-    }
 }
 
 impl<T> Default for Queue<T> {
     fn default() -> Self {
-        Self { heap: BinaryHeap::new(), next_sequence: 0 }
+        Self { heap: BinaryHeap::new(), things: Vec::new(), free: Vec::new(), next_sequence: 0 }
     }
 }
 
@@ -60,18 +35,27 @@ impl<T> Queue<T> {
     pub fn schedule(&mut self, at: Nanos, what: T) {
         let sequence = self.next_sequence;
         self.next_sequence += 1;
-        self.heap.push(Reverse(Scheduled { at, sequence, what }));
+        let place = if let Some(place) = self.free.pop() {
+            self.things[place] = Some(what);
+            place
+        } else {
+            self.things.push(Some(what));
+            self.things.len() - 1
+        };
+        self.heap.push(Reverse((at, sequence, place)));
     }
 
     /// When the next thing happens.
     #[must_use]
     pub fn next_at(&self) -> Option<Nanos> {
-        self.heap.peek().map(|Reverse(next)| next.at)
+        self.heap.peek().map(|Reverse((at, ..))| *at)
     }
 
     /// Takes the next thing and its time.
     pub fn pop(&mut self) -> Option<(Nanos, T)> {
-        self.heap.pop().map(|Reverse(next)| (next.at, next.what))
+        let Reverse((at, _, place)) = self.heap.pop()?;
+        self.free.push(place);
+        self.things[place].take().map(|what| (at, what))
     }
 
     /// How many things wait.

@@ -23,6 +23,9 @@ impl Epochs {
     /// If its epoch is older than before, or another store has other members in it.
     pub fn check(&mut self, store: u64, region: &Region) -> Result<(), Violation> {
         let before = self.newest.insert((store, region.id.get()), region.epoch);
+        if before == Some(region.epoch) {
+            return Ok(());
+        }
         if let Some(before) = before
             && region.epoch.is_stale_against(&before)
         {

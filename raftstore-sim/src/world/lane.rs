@@ -2,6 +2,8 @@
 
 use raftstore_core::{Effects, Event, FatalError, PdAnswer, Ready, Task, TaskDone};
 
+use raftstore_proto::RegionId;
+
 use super::{
     NodeStep, Step, World,
     node::{CutPoint, Input, Running},
@@ -15,6 +17,10 @@ struct TurnOutput {
     rounds: Vec<Ready<engine_traits::mem::MemEngine, engine_traits::mem::MemRaftLog>>,
     ticked: bool,
     proofs: usize,
+    /// Regions that the events were about.
+    touched: Vec<RegionId>,
+    /// Events were about more than single regions.
+    touched_all: bool,
 }
 
 impl World {
@@ -37,20 +43,7 @@ impl World {
     /// Puts an event into the inbox of the lane it is for; some are for all of them.
     pub(crate) fn event_arrives(&mut self, store: u64, event: Event) {
         let Some(running) = self.nodes[&store].running.as_ref() else { return };
-        let region = match &event {
-            Event::Message { message, .. } => message.region(),
-            Event::Command { command, .. } => Some(command.header.region),
-            Event::Unreachable { region, .. } | Event::SnapshotStatus { region, .. } => {
-                Some(*region)
-            }
-            Event::TaskDone(
-                TaskDone::Built { region, .. } | TaskDone::Installed { region, .. },
-            ) => Some(*region),
-            Event::Pd(PdAnswer::Order(order)) => Some(order.region),
-            Event::Pd(PdAnswer::Validated { region, .. }) => Some(*region),
-            Event::Applied(_) | Event::Tick | Event::KvDurable(_) | Event::Stop => None,
-        };
-        let lane = running.lane_of(region);
+        let lane = running.lane_of(region_of(&event));
         self.push(store, lane, Input::Event(event));
     }
 
@@ -75,7 +68,8 @@ impl World {
             let span = self.nodes[&store].span(TICK);
             self.node_after(span, store, NodeStep::Tick(lane));
         }
-        self.watch_lane(store, lane);
+        let touched = (!output.touched_all && output.proofs == 0).then_some(output.touched);
+        self.watch_lane(store, lane, touched.as_deref());
         let life = self.nodes[&store].life;
         let proofs = output.proofs > 0;
         for effects in output.late {
@@ -192,6 +186,21 @@ impl World {
     }
 }
 
+/// The one region an event is about, if it is about one.
+fn region_of(event: &Event) -> Option<RegionId> {
+    match event {
+        Event::Message { message, .. } => message.region(),
+        Event::Command { command, .. } => Some(command.header.region),
+        Event::Unreachable { region, .. } | Event::SnapshotStatus { region, .. } => Some(*region),
+        Event::TaskDone(TaskDone::Built { region, .. } | TaskDone::Installed { region, .. }) => {
+            Some(*region)
+        }
+        Event::Pd(PdAnswer::Order(order)) => Some(order.region),
+        Event::Pd(PdAnswer::Validated { region, .. }) => Some(*region),
+        Event::Applied(_) | Event::Tick | Event::KvDurable(_) | Event::Stop => None,
+    }
+}
+
 fn take_turn(
     running: &mut Running,
     lane: usize,
@@ -205,6 +214,11 @@ fn take_turn(
         match input {
             Input::Event(event) => {
                 output.ticked |= matches!(event, Event::Tick);
+                match region_of(&event) {
+                    Some(region) if output.touched.contains(&region) => {}
+                    Some(region) => output.touched.push(region),
+                    None => output.touched_all = true,
+                }
                 lane.store.handle(now, event)?;
             }
             Input::Proof(proof) => {

@@ -1,10 +1,7 @@
 //! One simulated store: what its process holds while it runs, and what is left when it
 //! does not.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    sync::Arc,
-};
+use std::{collections::VecDeque, sync::Arc};
 
 use engine_traits::mem::{MemEngine, MemRaftLog, MemSnapshot};
 use raftstore_core::{
@@ -34,9 +31,17 @@ pub(super) struct Lane {
     pub(super) store: Store<MemEngine, MemRaftLog, Planted>,
     pub(super) inbox: VecDeque<Input>,
     pub(super) turn_scheduled: bool,
-    /// The peers when last looked at: by region, the peer's id and where its log was cut.
-    /// `None` before the first look.
-    pub(super) seen: Option<BTreeMap<u64, (u64, u64)>>,
+    /// The peers when last looked at, by region. `None` before the first look.
+    pub(super) seen: Option<Vec<SeenPeer>>,
+}
+
+/// What is remembered of a peer between two looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct SeenPeer {
+    pub(super) region: u64,
+    pub(super) peer: u64,
+    /// Where its log was cut.
+    pub(super) truncated: u64,
 }
 
 /// One apply worker of a running store.

@@ -1,11 +1,9 @@
 //! Looks at a store after each of its steps.
 
-use std::collections::BTreeMap;
-
 use raftstore_core::{PeerPhase, PeerStatus};
-use raftstore_proto::Entry;
+use raftstore_proto::{Entry, RegionId};
 
-use super::World;
+use super::{World, node::SeenPeer};
 use crate::{
     counters::Sometimes,
     invariants::{Seen, check_chain, check_durable, check_new_leader, check_ranges},
@@ -15,13 +13,23 @@ use crate::{
 const RANGES_EVERY: u64 = 64;
 
 impl World {
-    /// Looks at all peers of a lane.
-    pub(super) fn watch_lane(&mut self, store: u64, lane: usize) {
+    /// Looks at the peers of a lane that a turn can have changed: those of the regions
+    /// `touched`, or all.
+    pub(super) fn watch_lane(&mut self, store: u64, lane: usize, touched: Option<&[RegionId]>) {
         let Some(running) = self.nodes.get(&store).and_then(|node| node.running.as_ref()) else {
             return;
         };
-        let peers = running.lanes[lane].store.inspect();
-        self.watch_births(store, lane, &peers);
+        let of_lane = &running.lanes[lane];
+        let peers = match touched {
+            Some(regions) if of_lane.seen.is_some() => {
+                regions.iter().filter_map(|region| of_lane.store.inspect_region(*region)).collect()
+            }
+            _ => {
+                let peers = of_lane.store.inspect();
+                self.watch_births(store, lane, &peers);
+                peers
+            }
+        };
         for status in &peers {
             self.watch_peer(store, status);
         }
@@ -35,42 +43,39 @@ impl World {
 
     /// Counts peers that came and went since the last look.
     fn watch_births(&mut self, store: u64, lane: usize, peers: &[PeerStatus]) {
-        let now: BTreeMap<u64, (u64, u64)> = peers
+        let now: Vec<SeenPeer> = peers
             .iter()
-            .map(|peer| {
-                let truncated = peer.applied.truncated.index;
-                (peer.region.id.get(), (peer.peer.id.get(), truncated))
+            .map(|peer| SeenPeer {
+                region: peer.region.id.get(),
+                peer: peer.peer.id.get(),
+                truncated: peer.applied.truncated.index,
             })
             .collect();
         let Some(running) = self.nodes.get_mut(&store).and_then(|node| node.running.as_mut())
         else {
             return;
         };
-        let Some(before) = running.lanes[lane].seen.replace(now.clone()) else { return };
-        let lives = |in_map: &BTreeMap<u64, (u64, u64)>, region: &u64, peer: u64| {
-            in_map.get(region).is_some_and(|(id, _)| *id == peer)
+        let seen = &mut running.lanes[lane].seen;
+        let same = |a: &SeenPeer, b: &SeenPeer| (a.region, a.peer) == (b.region, b.peer);
+        let before = match seen.replace(now.clone()) {
+            None => return,
+            Some(before)
+                if before.len() == now.len()
+                    && before.iter().zip(&now).all(|(a, b)| same(a, b)) =>
+            {
+                return;
+            }
+            Some(before) => before,
         };
-        for (region, (peer, _)) in &now {
-            if !lives(&before, region, *peer) {
-                self.counters.hit(Sometimes::PeersCreated);
-                self.transcript.event(
-                    self.now,
-                    store,
-                    *region,
-                    format_args!("peer {peer} is born"),
-                );
-            }
+        for born in now.iter().filter(|peer| !before.iter().any(|other| same(other, peer))) {
+            self.counters.hit(Sometimes::PeersCreated);
+            let SeenPeer { region, peer, .. } = *born;
+            self.transcript.event(self.now, store, region, format_args!("peer {peer} is born"));
         }
-        for (region, (peer, _)) in &before {
-            if !lives(&now, region, *peer) {
-                self.counters.hit(Sometimes::PeersDestroyed);
-                self.transcript.event(
-                    self.now,
-                    store,
-                    *region,
-                    format_args!("peer {peer} is gone"),
-                );
-            }
+        for gone in before.iter().filter(|peer| !now.iter().any(|other| same(other, peer))) {
+            self.counters.hit(Sometimes::PeersDestroyed);
+            let SeenPeer { region, peer, .. } = *gone;
+            self.transcript.event(self.now, store, region, format_args!("peer {peer} is gone"));
         }
     }
 
