@@ -36,9 +36,6 @@ pub trait PdClient: Send + Sync + 'static {
     /// `StoreNotFound` if nothing is, or it is gone for good.
     async fn store(&self, id: StoreId) -> Result<StoreInfo>;
 
-    /// Every store known.
-    async fn stores(&self) -> Result<Vec<StoreInfo>>;
-
     /// The region that holds `key`.
     async fn region_by_key(&self, key: Bytes) -> Result<Option<RegionRoute>>;
 

@@ -40,6 +40,9 @@ pub enum Error {
     /// PD refuses a request that makes no sense.
     #[error("invalid request: {0}")]
     Invalid(&'static str),
+    /// This PD, or this client of it, does not answer such questions.
+    #[error("not supported: {0}")]
+    Unsupported(&'static str),
     /// PD cannot be reached, or did not answer in time. Retry later.
     #[error("PD is unavailable")]
     Unavailable {

@@ -1,18 +1,23 @@
 //! What a store needs of the placement driver (PD), and a small PD of our own.
 //!
 //! PD hands out ids, knows which store is where and which region holds a key, and orders
-//! membership changes and leader transfers. A store tells it about itself and the regions
-//! it leads; PD answers with [`Order`]s. Nothing on the data path waits for PD.
+//! membership changes, leader transfers and splits. A store tells it about itself and the
+//! regions it leads; PD answers with [`Order`]s. Nothing on the data path waits for PD.
+//!
+//! [`PdClient`] is what a store needs and no more. [`PdCluster`] is what routers and tools
+//! ask besides.
 
 mod client;
+mod cluster;
 mod error;
 #[cfg(feature = "mock")]
 pub mod mock;
 mod types;
 
 pub use client::PdClient;
+pub use cluster::PdCluster;
 pub use error::{Error, Result};
 pub use types::{
-    Order, OrderAction, PeerDown, RegionHeartbeat, RegionRoute, StoreInfo, StoreLifecycle,
-    StoreStats,
+    ClusterConfig, Order, OrderAction, PeerDown, RegionHeartbeat, RegionRoute, SplitPolicy,
+    StoreInfo, StoreLifecycle, StoreStats,
 };

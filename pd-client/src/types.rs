@@ -1,6 +1,7 @@
 //! What stores and PD tell each other.
 
-use raftstore_proto::{Epoch, Peer, PeerChange, Region, RegionId, StoreId};
+use bytes::Bytes;
+use raftstore_proto::{ClusterId, Epoch, Peer, PeerChange, Region, RegionId, StoreId};
 
 /// Whether a store takes part.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -117,6 +118,36 @@ pub struct Order {
 pub enum OrderAction {
     /// One membership change.
     ChangePeer(PeerChange),
+    /// Several membership changes in one step, through a joint configuration; none to leave
+    /// one that nobody else left.
+    ChangePeerV2(Vec<PeerChange>),
     /// Hand leadership to this peer.
     TransferLeader(Peer),
+    /// Split the region.
+    SplitRegion {
+        /// Where, with [`SplitPolicy::Keys`]; empty otherwise.
+        keys: Vec<Bytes>,
+        /// How the keys are found.
+        policy: SplitPolicy,
+    },
+}
+
+/// How a region that PD wants split finds its split keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SplitPolicy {
+    /// The key in the middle of the data, found by reading it.
+    Scan,
+    /// A key near the middle, as the engine estimates it.
+    Approximate,
+    /// The keys of the order.
+    Keys,
+}
+
+/// What PD aims for in a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClusterConfig {
+    /// Which cluster.
+    pub cluster: ClusterId,
+    /// Voters each region shall have.
+    pub max_replicas: usize,
 }

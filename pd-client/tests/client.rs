@@ -13,7 +13,8 @@ use std::{
 
 use bytes::Bytes;
 use pd_client::{
-    Error, Order, OrderAction, PdClient, RegionHeartbeat, StoreInfo, StoreLifecycle, StoreStats,
+    ClusterConfig, Error, Order, OrderAction, PdClient, PdCluster, RegionHeartbeat, RegionRoute,
+    Result, SplitPolicy, StoreInfo, StoreLifecycle, StoreStats,
     mock::{MockPd, PdConfig},
 };
 use raftstore_proto::{
@@ -231,7 +232,131 @@ fn split_ids_are_new_and_a_report_shows_both_parts() {
     assert_eq!((at(b"a"), at(b"m")), (Some(left), Some(right)));
     let old = block_on(pd.ask_split(region, 1));
     assert!(matches!(old, Err(Error::Stale)));
-    assert_eq!(pd.with_core(|core, _| core.scan(b"", 10).len()), 2);
+    assert_eq!(pd.with_core(|core, _| core.scan_regions(b"", b"", 10).len()), 2);
+}
+
+/// A PD that only answers for one key at a time: what is provided for it must scan alike.
+struct ByKey(MockPd);
+
+#[async_trait::async_trait]
+impl PdClient for ByKey {
+    fn cluster_id(&self) -> ClusterId {
+        self.0.cluster_id()
+    }
+    async fn bootstrap_cluster(&self, store: StoreInfo, region: Region) -> Result<()> {
+        self.0.bootstrap_cluster(store, region).await
+    }
+    async fn is_cluster_bootstrapped(&self) -> Result<bool> {
+        self.0.is_cluster_bootstrapped().await
+    }
+    async fn alloc_id(&self) -> Result<u64> {
+        self.0.alloc_id().await
+    }
+    async fn put_store(&self, store: StoreInfo) -> Result<()> {
+        self.0.put_store(store).await
+    }
+    async fn store(&self, id: StoreId) -> Result<StoreInfo> {
+        self.0.store(id).await
+    }
+    async fn region_by_key(&self, key: Bytes) -> Result<Option<RegionRoute>> {
+        self.0.region_by_key(key).await
+    }
+    async fn region_by_id(&self, id: RegionId) -> Result<Option<RegionRoute>> {
+        self.0.region_by_id(id).await
+    }
+    async fn region_heartbeat(&self, heartbeat: RegionHeartbeat) -> Result<()> {
+        self.0.region_heartbeat(heartbeat).await
+    }
+    async fn store_heartbeat(&self, stats: StoreStats) -> Result<()> {
+        self.0.store_heartbeat(stats).await
+    }
+    async fn next_order(&self, store: StoreId) -> Result<Order> {
+        self.0.next_order(store).await
+    }
+    async fn ask_split(
+        &self,
+        region: Region,
+        count: usize,
+    ) -> Result<Vec<(RegionId, Vec<PeerId>)>> {
+        self.0.ask_split(region, count).await
+    }
+    async fn report_split(&self, regions: Vec<Region>) -> Result<()> {
+        self.0.report_split(regions).await
+    }
+}
+
+#[async_trait::async_trait]
+impl PdCluster for ByKey {
+    async fn stores(&self) -> Result<Vec<StoreInfo>> {
+        self.0.stores().await
+    }
+    async fn cluster_config(&self) -> Result<ClusterConfig> {
+        self.0.cluster_config().await
+    }
+}
+
+/// The provided scan finds what the overridden one finds, within the same bounds.
+#[test]
+fn scans_are_bounded_by_keys_and_count() {
+    let (pd, whole) = bootstrapped();
+    let cuts = ["", "c", "f", "k", "q", ""];
+    let parts: Vec<Region> = (0..5)
+        .map(|number| {
+            let mut part = whole.clone();
+            part.start_key = cuts[number].into();
+            part.end_key = cuts[number + 1].into();
+            part.epoch.version = 6;
+            if number != 4 {
+                part.id = RegionId::must(100 + number as u64);
+                part.peers[0].id = PeerId::must(200 + number as u64);
+            }
+            part
+        })
+        .collect();
+    block_on(pd.report_split(parts)).expect("neighbours");
+    let by_key = ByKey(pd.clone());
+    let starts = |routes: Vec<RegionRoute>| -> Vec<Bytes> {
+        routes.into_iter().map(|route| route.region.start_key).collect()
+    };
+    let cases: [(&str, &str, usize, &[&str]); 8] = [
+        ("", "", 9, &["", "c", "f", "k", "q"]),
+        ("", "", 2, &["", "c"]),
+        ("d", "", 2, &["c", "f"]),
+        ("c", "f", 9, &["c"]),
+        ("c", "f0", 9, &["c", "f"]),
+        ("z", "", 9, &["q"]),
+        ("a", "b", 9, &[""]),
+        ("a", "z", 0, &[]),
+    ];
+    for (start, end, limit, expected) in cases {
+        let scan = |pd: &dyn PdCluster| {
+            let routes = block_on(pd.scan_regions(start.into(), end.into(), limit));
+            starts(routes.expect("PD is there"))
+        };
+        assert_eq!(scan(&pd), expected, "[{start}, {end}) {limit}");
+        assert_eq!(scan(&by_key), expected, "[{start}, {end}) {limit} by key");
+    }
+    let nothing = block_on(by_key.scatter_regions(vec![whole.id], String::new()));
+    assert!(matches!(nothing, Err(Error::Unsupported(_))));
+}
+
+/// SPL-36, PD's part: a split is ordered until the region's version shows it.
+#[test]
+fn spl_36_a_split_is_ordered_until_it_is_seen() {
+    let (pd, mut region) = bootstrapped();
+    let keys = vec![Bytes::from_static(b"d"), Bytes::from_static(b"m")];
+    let split = OrderAction::SplitRegion { keys, policy: SplitPolicy::Keys };
+    pd.force_order(region.id, split.clone()).expect("the region is known");
+    for term in 1..4 {
+        block_on(pd.region_heartbeat(heartbeat(&region, term))).expect("it is current");
+        let order = block_on(pd.next_order(StoreId::must(1))).expect("PD is there");
+        assert_eq!((order.epoch, order.action), (region.epoch, split.clone()));
+    }
+    region.epoch.version += 2;
+    region.end_key = Bytes::from_static(b"d");
+    block_on(pd.region_heartbeat(heartbeat(&region, 4))).expect("it is newer");
+    assert!(poll_once(pd.next_order(StoreId::must(1))).is_none());
+    assert_eq!(pd.with_core(|core, _| core.counters().finished), 1);
 }
 
 /// Who waits is woken, on whatever thread; who comes later finds the newest order once.

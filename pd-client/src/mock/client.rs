@@ -17,8 +17,8 @@ use raftstore_proto::{ClusterId, PeerId, Region, RegionId, StoreId};
 
 use super::{PdConfig, PdCore};
 use crate::{
-    Error, Order, OrderAction, PdClient, RegionHeartbeat, RegionRoute, Result, StoreInfo,
-    StoreStats,
+    ClusterConfig, Error, Order, OrderAction, PdClient, PdCluster, RegionHeartbeat, RegionRoute,
+    Result, StoreInfo, StoreStats,
 };
 
 /// Says what time it is, in ms since some moment in the past; never goes back.
@@ -167,10 +167,6 @@ impl PdClient for MockPd {
         self.ask(|core, _| core.store(id).map(|record| record.info.clone()))
     }
 
-    async fn stores(&self) -> Result<Vec<StoreInfo>> {
-        self.ask(|core, _| Ok(core.stores().map(|record| record.info.clone()).collect()))
-    }
-
     async fn region_by_key(&self, key: Bytes) -> Result<Option<RegionRoute>> {
         self.ask(|core, _| Ok(core.region_by_key(&key)))
     }
@@ -214,6 +210,29 @@ impl PdClient for MockPd {
 
     async fn report_split(&self, regions: Vec<Region>) -> Result<()> {
         self.ask(|core, _| core.report_split(regions))
+    }
+}
+
+#[async_trait]
+impl PdCluster for MockPd {
+    async fn stores(&self) -> Result<Vec<StoreInfo>> {
+        self.ask(|core, _| Ok(core.stores().map(|record| record.info.clone()).collect()))
+    }
+
+    async fn cluster_config(&self) -> Result<ClusterConfig> {
+        self.ask(|core, _| {
+            let max_replicas = core.config().max_replicas;
+            Ok(ClusterConfig { cluster: core.cluster_id(), max_replicas })
+        })
+    }
+
+    async fn scan_regions(
+        &self,
+        start: Bytes,
+        end: Bytes,
+        limit: usize,
+    ) -> Result<Vec<RegionRoute>> {
+        self.ask(|core, _| Ok(core.scan_regions(&start, &end, limit)))
     }
 }
 

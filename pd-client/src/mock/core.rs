@@ -10,7 +10,7 @@ use raftstore_proto::{ClusterId, Peer, PeerId, PeerRole, Region, RegionId, Store
 use super::{
     config::PdConfig,
     directory::{Directory, RegionRecord, StoreLoad},
-    operator::{Literal, Operator, OperatorReason, Progress, Step},
+    operator::{Operator, OperatorReason, Progress, Step},
     scheduler::{self, Plan, View},
 };
 use crate::{
@@ -266,10 +266,16 @@ impl PdCore {
         self.directory.get(id).map(RegionRecord::route)
     }
 
-    /// At most `limit` regions in key order, from the one that holds `start`.
+    /// At most `limit` regions in key order that share keys with `[start, end)`; an empty
+    /// `end` is after every key.
     #[must_use]
-    pub fn scan(&self, start: &[u8], limit: usize) -> Vec<RegionRoute> {
-        self.directory.scan(start).take(limit).map(RegionRecord::route).collect()
+    pub fn scan_regions(&self, start: &[u8], end: &[u8], limit: usize) -> Vec<RegionRoute> {
+        self.directory
+            .scan(start)
+            .take_while(|record| end.is_empty() || record.region.start_key.as_ref() < end)
+            .take(limit)
+            .map(RegionRecord::route)
+            .collect()
     }
 
     /// Takes a store's report.
@@ -413,10 +419,8 @@ impl PdCore {
         action: OrderAction,
     ) -> Result<()> {
         let record = self.directory.get(region).ok_or(Error::Invalid("unknown region"))?;
-        let step = Step::Literally(match action {
-            OrderAction::ChangePeer(change) => Literal::Change(change),
-            OrderAction::TransferLeader(peer) => Literal::Transfer(peer),
-        });
+        let version = record.region.epoch.version;
+        let step = Step::Literally { action, version };
         let deadline_ms = now_ms.saturating_add(self.config.operator_timeout_ms);
         let operator = Operator::new(record, OperatorReason::Forced, [step], deadline_ms);
         self.start(operator);
@@ -450,7 +454,7 @@ impl PdCore {
                 Progress::TimedOut(store) => {
                     self.counters.timed_out += 1;
                     let until_ms = now_ms.saturating_add(self.config.operator_timeout_ms);
-                    self.avoided.insert((id, store), until_ms);
+                    self.avoided.extend(store.map(|store| ((id, store), until_ms)));
                 }
             }
             self.operators.remove(&id);

@@ -56,6 +56,13 @@ impl RegionRecord {
         self.leader.is_some_and(|leader| leader.id == id)
     }
 
+    /// Whether its members are changing from one set to another.
+    pub(super) fn is_joint(&self) -> bool {
+        let is_between =
+            |peer: &Peer| matches!(peer.role, PeerRole::IncomingVoter | PeerRole::DemotingVoter);
+        self.region.peers.iter().any(is_between)
+    }
+
     pub(super) fn is_pending(&self, id: PeerId) -> bool {
         self.pending_peers.iter().any(|peer| peer.id == id)
     }

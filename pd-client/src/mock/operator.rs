@@ -25,7 +25,7 @@ pub enum OperatorReason {
 }
 
 /// One step. It is repeated until its effect is seen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     AddLearner(Peer),
     /// Waits until the learner has caught up.
@@ -33,57 +33,68 @@ pub(super) enum Step {
     /// Hands leadership over first, if it must.
     Remove(Peer),
     Transfer(Peer),
-    /// Exactly this, at once.
-    Literally(Literal),
-}
-
-/// What a forced order asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Literal {
-    Change(PeerChange),
-    Transfer(Peer),
+    /// Exactly this, at once, in whatever state the region is.
+    Literally {
+        action: OrderAction,
+        /// The region's version when it was asked for.
+        version: u64,
+    },
 }
 
 impl Step {
     fn has_happened(&self, record: &RegionRecord) -> bool {
         let role = |peer: &Peer| record.region.peer(peer.id).map(|peer| peer.role);
+        let has_changed = |change: &PeerChange| match change.kind {
+            ChangeKind::AddNode => role(&change.peer) == Some(PeerRole::Voter),
+            ChangeKind::AddLearner => role(&change.peer) == Some(PeerRole::Learner),
+            ChangeKind::RemoveNode => role(&change.peer).is_none(),
+        };
         match self {
             Self::AddLearner(peer) => role(peer) == Some(PeerRole::Learner),
             Self::Promote(peer) => role(peer) == Some(PeerRole::Voter),
             Self::Remove(peer) => role(peer).is_none(),
-            Self::Transfer(peer) | Self::Literally(Literal::Transfer(peer)) => {
-                record.is_leader(peer.id)
-            }
-            Self::Literally(Literal::Change(change)) => match change.kind {
-                ChangeKind::AddNode => role(&change.peer) == Some(PeerRole::Voter),
-                ChangeKind::AddLearner => role(&change.peer) == Some(PeerRole::Learner),
-                ChangeKind::RemoveNode => role(&change.peer).is_none(),
+            Self::Transfer(peer) => record.is_leader(peer.id),
+            Self::Literally { action, version } => match action {
+                OrderAction::TransferLeader(peer) => record.is_leader(peer.id),
+                OrderAction::ChangePeer(change) => has_changed(change),
+                OrderAction::ChangePeerV2(changes) => {
+                    changes.iter().all(has_changed) && !record.is_joint()
+                }
+                OrderAction::SplitRegion { .. } => record.region.epoch.version > *version,
             },
         }
     }
 
-    const fn peer(&self) -> &Peer {
+    /// The replica the step is about, if it is about one.
+    fn peer(&self) -> Option<&Peer> {
         match self {
             Self::AddLearner(peer)
             | Self::Promote(peer)
             | Self::Remove(peer)
-            | Self::Transfer(peer)
-            | Self::Literally(Literal::Transfer(peer)) => peer,
-            Self::Literally(Literal::Change(change)) => &change.peer,
+            | Self::Transfer(peer) => Some(peer),
+            Self::Literally { action, .. } => match action {
+                OrderAction::TransferLeader(peer) => Some(peer),
+                OrderAction::ChangePeer(change) => Some(&change.peer),
+                OrderAction::ChangePeerV2(changes) => changes.first().map(|change| &change.peer),
+                OrderAction::SplitRegion { .. } => None,
+            },
         }
     }
 
     const fn is_transfer(&self) -> bool {
-        matches!(self, Self::Transfer(_) | Self::Literally(Literal::Transfer(_)))
+        matches!(
+            self,
+            Self::Transfer(_) | Self::Literally { action: OrderAction::TransferLeader(_), .. }
+        )
     }
 
     /// What to order for it now; `None` to wait, because it would not be safe yet.
     fn action(&self, view: &View<'_>, record: &RegionRecord) -> Option<OrderAction> {
         let change = |kind, peer| Some(OrderAction::ChangePeer(PeerChange { kind, peer }));
-        match *self {
-            Self::AddLearner(peer) => change(ChangeKind::AddLearner, peer),
+        match self {
+            Self::AddLearner(peer) => change(ChangeKind::AddLearner, *peer),
             Self::Promote(peer) => {
-                let may = view.is_healthy(record, &peer) && view.has_quorum_with(record, &peer);
+                let may = view.is_healthy(record, peer) && view.has_quorum_with(record, peer);
                 let voter = Peer::voter(peer.id, peer.store);
                 may.then(|| change(ChangeKind::AddNode, voter)).flatten()
             }
@@ -92,14 +103,13 @@ impl Step {
                 Some(OrderAction::TransferLeader(heir))
             }
             Self::Remove(peer) => view
-                .has_quorum_without(record, &peer)
-                .then(|| change(ChangeKind::RemoveNode, peer))
+                .has_quorum_without(record, peer)
+                .then(|| change(ChangeKind::RemoveNode, *peer))
                 .flatten(),
             Self::Transfer(peer) => {
-                view.is_healthy(record, &peer).then_some(OrderAction::TransferLeader(peer))
+                view.is_healthy(record, peer).then_some(OrderAction::TransferLeader(*peer))
             }
-            Self::Literally(Literal::Transfer(peer)) => Some(OrderAction::TransferLeader(peer)),
-            Self::Literally(Literal::Change(change)) => Some(OrderAction::ChangePeer(change)),
+            Self::Literally { action, .. } => Some(action.clone()),
         }
     }
 }
@@ -115,8 +125,8 @@ pub(super) enum Progress {
     Done,
     /// The region has changed in another way.
     Void,
-    /// A step took too long; its replica's store is told.
-    TimedOut(StoreId),
+    /// A step took too long; its replica's store, if it is about one.
+    TimedOut(Option<StoreId>),
 }
 
 /// A change of one region, in steps.
@@ -172,7 +182,7 @@ impl Operator {
             self.epoch = seen;
         }
         if self.is_overdue(view.now_ms) {
-            return Progress::TimedOut(step.peer().store);
+            return Progress::TimedOut(step.peer().map(|peer| peer.store));
         }
         step.action(view, record).map_or(Progress::Wait, Progress::Order)
     }
@@ -191,7 +201,7 @@ impl Operator {
     }
 
     pub(super) fn touches(&self, store: StoreId) -> bool {
-        self.steps.iter().any(|step| step.peer().store == store)
+        self.steps.iter().any(|step| step.peer().is_some_and(|peer| peer.store == store))
             || (self.led_on == Some(store) && self.steps.iter().any(Step::is_transfer))
     }
 
@@ -199,12 +209,12 @@ impl Operator {
     pub(super) fn influence(&self, store: StoreId) -> (i64, i64) {
         let (mut regions, mut leaders) = (0, 0);
         for step in &self.steps {
-            let is_here = i64::from(step.peer().store == store);
+            let is_here = i64::from(step.peer().is_some_and(|peer| peer.store == store));
             match step {
                 Step::AddLearner(_) => regions += is_here,
                 Step::Remove(_) => regions -= is_here,
                 Step::Transfer(_) => leaders += is_here - i64::from(self.led_on == Some(store)),
-                Step::Promote(_) | Step::Literally(_) => {}
+                Step::Promote(_) | Step::Literally { .. } => {}
             }
         }
         (regions, leaders)

@@ -36,7 +36,7 @@ pub(super) fn plan(view: &View<'_>, record: &RegionRecord) -> Option<(OperatorRe
         return None;
     }
     // A joint change is somebody else's, and must be left before the next.
-    if record.voters().count() + record.learners().count() != record.region.peers.len() {
+    if record.is_joint() {
         return None;
     }
     if let Some(repair) = replica::plan(view, record) {
