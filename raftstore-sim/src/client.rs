@@ -3,16 +3,22 @@
 //!
 //! Every value is written once in a run, so that what a read saw names the write it saw. A
 //! refused write is tried again with the same value; one whose outcome is unknown never.
+//!
+//! Clients work on *tables*: the keys that begin with one letter. Which regions hold them is
+//! for the routes to know.
+
+mod routes;
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use raftstore_core::{Event, ReplyId};
 use raftstore_proto::{
-    Body, Cf, Command, Epoch, Header, Operation, OperationResponse, Peer, Region, RegionError,
-    RegionId, Response, ResponseBody, StoreId,
+    Body, Cf, Command, Header, Operation, OperationResponse, Peer, Region, RegionError, Response,
+    ResponseBody, StoreId,
 };
 
+use self::routes::{Route, Routes};
 use crate::{
     counters::Sometimes,
     invariants::Violation,
@@ -25,8 +31,11 @@ use crate::{
 
 /// How long a client waits for one call, all tries together.
 const PATIENCE: Nanos = 4 * SECOND;
-/// Calls of one region that may be open at the same time.
+/// Calls of one table that may be open at the same time.
 const OPEN_CALLS: usize = 24;
+
+/// A key before those of all tables.
+const BEFORE_TABLES: &[u8] = b"A";
 
 /// What a call is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,22 +53,50 @@ impl Kind {
     }
 }
 
+/// The one operation of a call.
+#[derive(Clone, Debug)]
+enum What {
+    Get(Bytes),
+    Put(Bytes, Bytes),
+    Delete(Bytes),
+    /// All keys of a range. Where regions meet inside it, the call is cut in two.
+    DeleteRange(Bytes, Bytes),
+}
+
+impl What {
+    /// The key that decides which region is asked.
+    const fn key(&self) -> &Bytes {
+        match self {
+            Self::Get(key)
+            | Self::Put(key, _)
+            | Self::Delete(key)
+            | Self::DeleteRange(key, _) => key,
+        }
+    }
+
+    fn operation(&self) -> Operation {
+        let cf = Cf::Default;
+        match self.clone() {
+            Self::Get(key) => Operation::Get { cf, key },
+            Self::Put(key, value) => Operation::Put { cf, key, value },
+            Self::Delete(key) => Operation::Delete { cf, key },
+            Self::DeleteRange(start_key, end_key) => {
+                Operation::DeleteRange { cf, start_key, end_key }
+            }
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Call {
-    region: u64,
+    table: u64,
     kind: Kind,
-    operations: Vec<Operation>,
+    what: What,
     recorded: Vec<OperationId>,
     /// The reply waited for, while one is.
     reply: Option<u64>,
-}
-
-/// What clients believe about a region.
-#[derive(Clone, Debug)]
-struct Route {
-    epoch: Epoch,
-    peers: Vec<Peer>,
-    leader: Peer,
+    /// When the client loses patience.
+    deadline: Nanos,
 }
 
 /// All clients.
@@ -68,7 +105,7 @@ pub(crate) struct Clients {
     rng: Rng,
     calls: BTreeMap<u64, Call>,
     waiting: BTreeMap<u64, u64>,
-    routes: BTreeMap<u64, Route>,
+    routes: Routes,
     next_call: u64,
     pub(crate) on: bool,
 }
@@ -79,22 +116,50 @@ impl Clients {
             rng: Rng::fork(plan.seed, "clients"),
             calls: BTreeMap::new(),
             waiting: BTreeMap::new(),
-            routes: BTreeMap::new(),
+            routes: Routes::default(),
             next_call: 0,
             on: false,
         }
     }
 }
 
-/// The letter all keys of a region begin with.
-fn letter(region: u64) -> char {
-    char::from(b'a' + u8::try_from(region - 1).unwrap_or(25))
+/// The letter all keys of a table begin with.
+pub(crate) fn letter(table: u64) -> char {
+    char::from(b'a' + u8::try_from(table - 1).unwrap_or(25))
 }
 
-/// Where region number `region` of `regions` begins; empty for the first.
+/// The table of a key; 0 for a key of none.
+fn table_of(key: &[u8]) -> u64 {
+    match key.first() {
+        Some(letter @ b'a'..=b'z') => u64::from(letter - b'a') + 1,
+        _ => 0,
+    }
+}
+
+/// Where table number `table` begins; empty for the first.
 #[must_use]
-pub fn start_key(region: u64) -> Bytes {
-    if region == 1 { Bytes::new() } else { Bytes::from(letter(region).to_string()) }
+pub fn start_key(table: u64) -> Bytes {
+    if table == 1 { Bytes::new() } else { Bytes::from(letter(table).to_string()) }
+}
+
+/// All keys that the clients of `plan` use, in order.
+#[must_use]
+pub fn workload_keys(plan: &Plan) -> Vec<Bytes> {
+    let mut keys: Vec<Bytes> = (1..=plan.regions)
+        .flat_map(|table| {
+            let kept = (0..plan.load.keys.max(1)).map(move |at| ('r', at));
+            let deletable = (0..plan.load.deletable_keys).map(move |at| ('x', at));
+            kept.chain(deletable)
+                .map(move |(family, at)| Bytes::from(format!("{}{family}{at}", letter(table))))
+        })
+        .collect();
+    keys.sort_unstable();
+    keys
+}
+
+/// Whether a key lies where whole ranges are deleted.
+fn is_deletable(key: &[u8]) -> bool {
+    matches!(key, [b'a'..=b'z', b'x', ..])
 }
 
 /// The bytes stored for a value.
@@ -118,9 +183,9 @@ impl World {
     /// Lets clients begin.
     pub fn start_clients(&mut self) {
         self.clients.on = true;
-        for region in 1..=self.plan.regions {
+        for table in 1..=self.plan.regions {
             let delay = self.clients.rng.below(100 * MILLI);
-            self.after(delay, Step::Client { region });
+            self.after(delay, Step::Client { table });
         }
     }
 
@@ -135,15 +200,15 @@ impl World {
         self.clients.calls.len()
     }
 
-    pub(crate) fn client_wakes(&mut self, region: u64) {
+    pub(crate) fn client_wakes(&mut self, table: u64) {
         if !self.clients.on {
             return;
         }
         let load = self.plan.load;
         let rate = (load.writes_per_second + load.reads_per_second).max(1);
         let next = self.clients.rng.exponential(SECOND / rate);
-        self.after(next, Step::Client { region });
-        let open = self.clients.calls.values().filter(|call| call.region == region).count();
+        self.after(next, Step::Client { table });
+        let open = self.clients.calls.values().filter(|call| call.table == table).count();
         if open >= OPEN_CALLS {
             return;
         }
@@ -152,75 +217,60 @@ impl World {
         let deletable = load.deletable_keys > 0 && rng.chance(150);
         let count = if deletable { load.deletable_keys } else { load.keys.max(1) };
         let family = if deletable { 'x' } else { 'r' };
-        let key = format!("{}{family}{}", letter(region), rng.below(count));
+        let key = Bytes::from(format!("{}{family}{}", letter(table), rng.below(count)));
         if !is_write {
             let kind = *rng.pick(&[Kind::StoreRead, Kind::QuorumRead, Kind::LocalRead]);
-            self.begin_read(region, kind, &key);
+            self.begin_read(kind, key);
         } else if deletable && rng.chance(400) {
-            let whole = rng.chance(300);
-            self.begin_delete(region, &key, whole.then_some(count));
+            if rng.chance(300) {
+                self.begin_delete_all(table, count);
+            } else {
+                self.begin(Kind::Delete, What::Delete(key.clone()), &[(key, Action::Delete)]);
+            }
         } else {
             let padding = usize::try_from(rng.below(load.value_bytes.max(1))).unwrap_or(0);
-            self.begin_write(region, &key, padding);
+            self.begin_write(key, padding);
         }
     }
 
-    fn begin_read(&mut self, region: u64, kind: Kind, key: &str) {
-        let operations = vec![Operation::Get { cf: Cf::Default, key: Bytes::from(key.to_owned()) }];
-        self.begin(region, kind, operations, &[(key.to_owned(), Action::Read(0))]);
+    fn begin_read(&mut self, kind: Kind, key: Bytes) -> u64 {
+        self.begin(kind, What::Get(key.clone()), &[(key, Action::Read(0))])
     }
 
-    fn begin_write(&mut self, region: u64, key: &str, padding: usize) {
-        let value = (region << 40) | (self.clients.next_call + 1);
-        let operations = vec![Operation::Put {
-            cf: Cf::Default,
-            key: Bytes::from(key.to_owned()),
-            value: value_bytes(value, padding),
-        }];
-        self.begin(region, Kind::Write, operations, &[(key.to_owned(), Action::Write(value))]);
+    fn begin_write(&mut self, key: Bytes, padding: usize) -> u64 {
+        let value = (table_of(&key) << 40) | (self.clients.next_call + 1);
+        let what = What::Put(key.clone(), value_bytes(value, padding));
+        self.begin(Kind::Write, what, &[(key, Action::Write(value))])
     }
 
-    /// Deletes one key, or all `whole` deletable keys of the region at once.
-    fn begin_delete(&mut self, region: u64, key: &str, whole: Option<u64>) {
-        let Some(count) = whole else {
-            let key_bytes = Bytes::from(key.to_owned());
-            let operations = vec![Operation::Delete { cf: Cf::Default, key: key_bytes }];
-            return self.begin(
-                region,
-                Kind::Delete,
-                operations,
-                &[(key.to_owned(), Action::Delete)],
-            );
-        };
-        let letter = letter(region);
-        let operations = vec![Operation::DeleteRange {
-            cf: Cf::Default,
-            start_key: Bytes::from(format!("{letter}x")),
-            end_key: Bytes::from(format!("{letter}y")),
-        }];
-        let recorded: Vec<_> =
-            (0..count).map(|number| (format!("{letter}x{number}"), Action::Delete)).collect();
-        self.begin(region, Kind::Delete, operations, &recorded);
+    /// Deletes all `count` deletable keys of the table at once.
+    fn begin_delete_all(&mut self, table: u64, count: u64) {
+        let letter = letter(table);
+        let range = What::DeleteRange(format!("{letter}x").into(), format!("{letter}y").into());
+        let recorded: Vec<_> = (0..count)
+            .map(|number| (Bytes::from(format!("{letter}x{number}")), Action::Delete))
+            .collect();
+        self.begin(Kind::Delete, range, &recorded);
     }
 
-    fn begin(
-        &mut self,
-        region: u64,
-        kind: Kind,
-        operations: Vec<Operation>,
-        recorded: &[(String, Action)],
-    ) {
-        self.clients.next_call += 1;
-        let number = self.clients.next_call;
-        let client = u32::try_from(number % 1_000_000).unwrap_or(0);
+    fn begin(&mut self, kind: Kind, what: What, recorded: &[(Bytes, Action)]) -> u64 {
+        let client = u32::try_from((self.clients.next_call + 1) % 1_000_000).unwrap_or(0);
         let recorded = recorded
             .iter()
-            .map(|(key, action)| self.history.begin(key.as_bytes(), client, self.now, *action))
+            .map(|(key, action)| self.history.begin(key, client, self.now, *action))
             .collect();
-        let call = Call { region, kind, operations, recorded, reply: None };
+        let deadline = self.now + PATIENCE;
+        let table = table_of(what.key());
+        self.enter(Call { table, kind, what, recorded, reply: None, deadline })
+    }
+
+    fn enter(&mut self, call: Call) -> u64 {
+        self.clients.next_call += 1;
+        let number = self.clients.next_call;
+        self.queue.schedule(call.deadline, Step::Timeout { call: number });
         self.clients.calls.insert(number, call);
-        self.after(PATIENCE, Step::Timeout { call: number });
         self.attempt(number);
+        number
     }
 
     pub(crate) fn client_retry(&mut self, call: u64) {
@@ -236,22 +286,22 @@ impl World {
 
     fn attempt(&mut self, number: u64) {
         let Some(call) = self.clients.calls.get(&number) else { return };
-        let (region, kind) = (call.region, call.kind);
-        let operations = call.operations.clone();
-        let Some(route) = self.route(region) else { return self.retry_later(number) };
+        let (key, kind) = (call.what.key().clone(), call.kind);
+        let Some(route) = self.route(&key) else { return self.retry_later(number) };
+        let Some(operation) = self.fit(number, &route) else { return };
         // Some readers have not heard of the latest leader: a deposed one must refuse them.
         let stale =
             matches!(kind, Kind::StoreRead | Kind::LocalRead) && self.clients.rng.chance(200);
-        let peer = if stale { *self.clients.rng.pick(&route.peers) } else { route.leader };
+        let peer = if stale { *self.clients.rng.pick(&route.region.peers) } else { route.leader };
         let store = peer.store.get();
         let header = Header {
-            region: RegionId::must(region),
+            region: route.region.id,
             peer,
-            epoch: Some(route.epoch),
+            epoch: Some(route.region.epoch),
             term: 0,
             read_quorum: kind == Kind::QuorumRead,
         };
-        let command = Command { header, body: Body::Operations(operations) };
+        let command = Command { header, body: Body::Operations(vec![operation]) };
         if kind == Kind::LocalRead
             && let Some(response) = self.local_read(store, &command)
         {
@@ -266,10 +316,32 @@ impl World {
                 }
             }
             None => {
-                self.guess_other(region);
+                self.guess_other(&key);
                 self.retry_later(number);
             }
         }
+    }
+
+    /// The operation of a call as one region can carry it out. What is beyond the region
+    /// becomes a call of its own.
+    fn fit(&mut self, number: u64, route: &Route) -> Option<Operation> {
+        let call = self.clients.calls.get_mut(&number)?;
+        let border = &route.region.end_key;
+        if let What::DeleteRange(_, end) = &mut call.what
+            && !border.is_empty()
+            && *border < *end
+        {
+            let rest = What::DeleteRange(border.clone(), std::mem::replace(end, border.clone()));
+            let (recorded, beyond) =
+                call.recorded.drain(..).partition(|(key, _)| key.as_slice() < border.as_ref());
+            call.recorded = recorded;
+            let (table, kind, deadline) = (call.table, call.kind, call.deadline);
+            let beyond =
+                Call { table, kind, what: rest, recorded: beyond, reply: None, deadline };
+            self.counters.hit(Sometimes::CallsCut);
+            self.enter(beyond);
+        }
+        self.clients.calls.get(&number).map(|call| call.what.operation())
     }
 
     /// Reads beside the store's thread; `None` if that is not possible now.
@@ -363,7 +435,7 @@ impl World {
     /// A call has come back, with a result or a refusal.
     fn finish(&mut self, number: u64, response: Response) {
         let Some(call) = self.clients.calls.get(&number) else { return };
-        let (region, kind) = (call.region, call.kind);
+        let (key, kind) = (call.what.key().clone(), call.kind);
         match response.body {
             Ok(ResponseBody::Operations(results)) => self.finish_ok(number, &results),
             Ok(_) => self.fail(Violation::new(
@@ -371,7 +443,7 @@ impl World {
                 format!("an answer to {kind:?} is of another kind"),
             )),
             Err(error) => {
-                self.learn(region, &error);
+                self.learn(&key, &error);
                 if kind.is_read() || is_certain(&error) {
                     self.retry_later(number);
                 } else {
@@ -399,58 +471,23 @@ impl World {
         }
     }
 
-    fn route(&mut self, region: u64) -> Option<Route> {
-        if !self.clients.routes.contains_key(&region) {
-            let known = self.newest_region(region)?;
-            let leader = *self.clients.rng.pick(&known.peers);
-            self.clients.routes.insert(region, route_of(&known, leader));
-        }
-        self.clients.routes.get(&region).cloned()
-    }
-
-    /// The region as the best informed running store knows it.
-    pub(crate) fn newest_region(&self, region: u64) -> Option<Region> {
-        self.nodes
-            .keys()
-            .filter_map(|store| self.peer_status(*store, region))
-            .map(|status| status.region)
-            .filter(Region::is_initialized)
-            .max_by_key(|region| (region.epoch.version, region.epoch.conf_ver))
-    }
-
     fn guess_other_of(&mut self, number: u64) {
-        if let Some(region) = self.clients.calls.get(&number).map(|call| call.region) {
-            self.guess_other(region);
+        if let Some(key) = self.clients.calls.get(&number).map(|call| call.what.key().clone()) {
+            self.guess_other(&key);
         }
     }
 
-    /// The leader is somewhere else, or the members are others.
-    fn guess_other(&mut self, region: u64) {
-        if self.clients.rng.chance(300) {
-            self.clients.routes.remove(&region);
-        } else if let Some(route) = self.clients.routes.get_mut(&region) {
-            route.leader = *self.clients.rng.pick(&route.peers);
-        }
+    fn guess_other(&mut self, key: &[u8]) {
+        self.clients.routes.guess_other(key, &mut self.clients.rng);
     }
 
-    /// Takes in what a refusal says about the region.
-    fn learn(&mut self, region: u64, error: &RegionError) {
+    fn learn(&mut self, key: &[u8], error: &RegionError) {
         match error {
-            RegionError::NotLeader { leader: Some(leader), .. } => {
-                if let Some(route) = self.clients.routes.get_mut(&region) {
-                    route.leader = *leader;
-                }
-            }
-            RegionError::EpochNotMatch { current } => match current.first() {
-                Some(known) if known.is_initialized() => {
-                    let leader = *self.clients.rng.pick(&known.peers);
-                    self.clients.routes.insert(region, route_of(known, leader));
-                }
-                _ => self.guess_other(region),
-            },
             RegionError::ServerIsBusy { .. } => self.counters.hit(Sometimes::Busy),
-            _ => self.guess_other(region),
+            RegionError::EpochNotMatch { .. } => self.counters.hit(Sometimes::StaleEpochs),
+            _ => {}
         }
+        self.clients.routes.take_in(key, error, &mut self.clients.rng);
     }
 
     /// Puts a command to a store by hand. The answer is found with [`World::answer_to`].
@@ -469,30 +506,36 @@ impl World {
     /// Reads every key of the history once more through a quorum. The answers are part of
     /// the history.
     pub(crate) fn read_everything(&mut self) {
-        let keys: Vec<String> =
-            self.history.keys().map(|(key, _)| String::from_utf8_lossy(key).into_owned()).collect();
+        let keys: Vec<Bytes> =
+            self.history.keys().map(|(key, _)| Bytes::copy_from_slice(key)).collect();
         for key in keys {
-            let region = u64::from(key.as_bytes()[0] - b'a') + 1;
-            self.begin_read(region, Kind::QuorumRead, &key);
+            self.begin_read(Kind::QuorumRead, key);
         }
     }
 
-    /// Writes one key of every region. Gives the history's names of the writes.
-    pub(crate) fn probe(&mut self) -> Vec<OperationId> {
+    /// Writes one key of each of these regions; a region that has no key which may be
+    /// written is read. Gives each region with the history's name of the call.
+    pub(crate) fn probe<'a>(
+        &mut self,
+        regions: impl Iterator<Item = &'a Region>,
+    ) -> Vec<(u64, OperationId)> {
+        let keys = workload_keys(&self.plan);
         let mut ids = Vec::new();
-        for region in 1..=self.plan.regions {
-            self.begin_write(region, &format!("{}r0", letter(region)), 8);
-            let call = self.clients.next_call;
-            ids.extend(
-                self.clients.calls.get(&call).and_then(|call| call.recorded.first().cloned()),
-            );
+        for region in regions {
+            let start = &region.start_key;
+            let before_all = Bytes::from_static(BEFORE_TABLES);
+            let known = keys.iter().find(|key| region.contains(key));
+            let may_begin = (!start.is_empty() && !is_deletable(start)).then_some(start);
+            let call = match known.or(may_begin) {
+                Some(key) => self.begin_write(key.clone(), 8),
+                None if region.contains(&before_all) => self.begin_write(before_all, 8),
+                None => self.begin_read(Kind::QuorumRead, start.clone()),
+            };
+            let recorded = self.clients.calls.get(&call).and_then(|call| call.recorded.first());
+            ids.extend(recorded.map(|id| (region.id.get(), id.clone())));
         }
         ids
     }
-}
-
-fn route_of(region: &Region, leader: Peer) -> Route {
-    Route { epoch: region.epoch, peers: region.peers.clone(), leader }
 }
 
 /// One word for what a command asks.

@@ -246,7 +246,11 @@ impl World {
     }
 
     fn random_led_region(&mut self) -> Option<(u64, Region, Peer)> {
-        let region = self.fault_rng.between(1, self.plan.regions);
+        let regions: Vec<u64> = self.regions().into_keys().collect();
+        if regions.is_empty() {
+            return None;
+        }
+        let region = *self.fault_rng.pick(&regions);
         let store = self.leader_store(region)?;
         let status = self.peer_status(store, region)?;
         Some((store, status.region, status.peer))

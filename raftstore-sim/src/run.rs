@@ -12,7 +12,7 @@ use raftstore_proto::{PeerRole, Region};
 
 use crate::{
     counters::Counters,
-    invariants::{Violation, logical_content},
+    invariants::{Violation, all_rows, logical_content},
     oracle::Outcome as CallOutcome,
     plan::Plan,
     queue::{MILLI, Nanos, SECOND},
@@ -121,25 +121,33 @@ fn phases(world: &mut World) {
     judge(world);
 }
 
-/// Every region must take a write.
+/// Every region must take a write, those that come meanwhile too.
 fn serve(world: &mut World) {
-    let mut left: BTreeSet<u64> = (1..=world.plan.regions).collect();
+    let mut served = BTreeSet::new();
     let deadline = world.now + SERVE_WITHIN;
-    while !left.is_empty() && world.violation().is_none() {
+    while world.violation().is_none() {
+        let left: Vec<Region> = world
+            .regions()
+            .into_values()
+            .filter(|region| !served.contains(&region.id.get()))
+            .collect();
+        if left.is_empty() && !served.is_empty() {
+            return;
+        }
         if world.now >= deadline {
-            let detail =
-                left.iter().map(|region| describe(world, *region)).collect::<Vec<_>>().join("; ");
+            let detail: Vec<String> =
+                left.iter().map(|region| describe(world, region.id.get())).collect();
+            let detail = detail.join("; ");
             return world.fail(Violation::new("serves once faults have ended", detail));
         }
-        let probes = world.probe();
+        let probes = world.probe(left.iter());
         let end = world.now + 5 * SECOND;
         world.run_until(end);
-        for (key, at) in probes {
-            let done = world.history.keys().any(|(known, history)| {
-                known == key && matches!(history.operations[at].outcome, CallOutcome::Done(_))
-            });
-            if done {
-                left.remove(&(u64::from(key[0] - b'a') + 1));
+        for (region, id) in probes {
+            // A region that was split meanwhile has to show once more what it can do.
+            let holds = world.newest_region(region).is_some_and(|region| region.contains(&id.0));
+            if holds && matches!(world.history.outcome(&id), Some(CallOutcome::Done(_))) {
+                served.insert(region);
             }
         }
     }
@@ -166,7 +174,33 @@ fn converge(world: &mut World) {
 
 /// Why the replicas are not equal yet.
 fn difference(world: &World) -> Option<String> {
-    (1..=world.plan.regions).find_map(|region| region_difference(world, region))
+    let regions = world.regions();
+    gap(regions.values())
+        .or_else(|| regions.keys().find_map(|region| region_difference(world, *region)))
+        .or_else(|| world.nodes.keys().find_map(|store| strays(world, *store)))
+}
+
+/// Where the regions do not follow upon each other without gap and overlap.
+fn gap<'a>(regions: impl Iterator<Item = &'a Region>) -> Option<String> {
+    let mut regions: Vec<&Region> = regions.collect();
+    regions.sort_unstable_by(|a, b| a.start_key.cmp(&b.start_key));
+    let (first, last) = (regions.first()?, regions.last()?);
+    if !first.start_key.is_empty() || !last.end_key.is_empty() {
+        return Some(format!("regions do not reach from end to end: {first:?} to {last:?}"));
+    }
+    let mut pairs = regions.windows(2);
+    let pair = pairs.find(|pair| pair[0].end_key != pair[1].start_key)?;
+    Some(format!("regions do not follow upon each other: {:?} and {:?}", pair[0], pair[1]))
+}
+
+/// Data on a store that belongs to none of its regions.
+fn strays(world: &World, store: u64) -> Option<String> {
+    let regions = world.registered(store);
+    let rows = all_rows(&world.nodes.get(&store)?.disk.kv).ok()?;
+    let (family, key) = rows
+        .into_iter()
+        .find(|(_, key)| !regions.iter().any(|region| region.contains(key)))?;
+    Some(format!("store {store} holds key {} in {family:?} for nobody", key.escape_ascii()))
 }
 
 fn region_difference(world: &World, region: u64) -> Option<String> {

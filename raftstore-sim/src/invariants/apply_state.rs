@@ -8,7 +8,7 @@ use engine_traits::{
 use raftstore_core::keys;
 use raftstore_proto::{ApplyState, Region, RegionPhase, RegionState, wire::record};
 
-use super::{Ledger, Silence, Violation, chain::check_no_hole, log_matching::Rows};
+use super::{Ledger, Silence, Violation, chain::check_no_hole, effects::Rows};
 
 /// Looks at the disk of a store that has just died.
 ///
@@ -27,6 +27,7 @@ pub fn check_disk(
         match state.phase {
             RegionPhase::Normal => {
                 let apply = apply_state(store, kv, region)?;
+                ledger.check_shape(store, apply.applied, region)?;
                 check_rows(store, kv, region, &apply, ledger)?;
                 let last = log.raft_state(region.id).ok().flatten().map_or(0, |raft| {
                     if region.peers.iter().any(|peer| peer.id == raft.peer) {
@@ -84,7 +85,7 @@ fn check_rows(
     apply: &ApplyState,
     ledger: &Ledger,
 ) -> Result<(), Violation> {
-    let expected = ledger.rows_at(region.id.get(), apply.applied);
+    let Some(expected) = ledger.rows_at(region.id.get(), apply.applied) else { return Ok(()) };
     let found = logical_content(kv, region).map_err(|error| unreadable(store, "rows", &error))?;
     if expected == found {
         return Ok(());
@@ -105,6 +106,22 @@ fn check_rows(
             difference.map(|((cf, key), _)| (*cf, key.escape_ascii().to_string()))
         ),
     ))
+}
+
+/// All user keys of an engine, by column family.
+///
+/// # Errors
+/// If the engine cannot be read.
+pub fn all_rows<K: KvEngine>(kv: &K) -> engine_traits::Result<Vec<(Cf, bytes::Bytes)>> {
+    let mut rows = Vec::new();
+    for cf in DATA_CFS {
+        let range = Range::new(&keys::DATA_MIN, &keys::DATA_MAX);
+        let mut cursor = kv.cursor(cf, range, Direction::Forward)?;
+        while let Some((key, _)) = cursor.next()? {
+            rows.push((cf, bytes::Bytes::copy_from_slice(keys::origin_key(key))));
+        }
+    }
+    Ok(rows)
 }
 
 /// All rows of a region, user keys.

@@ -1,8 +1,9 @@
 //! A region's epoch never goes back on a store (behaviour I8), and one epoch means one
-//! membership everywhere (I7).
+//! membership and one range everywhere (I7).
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use raftstore_proto::{Epoch, Peer, Region};
 
 use super::Violation;
@@ -14,13 +15,16 @@ pub struct Epochs {
     newest: BTreeMap<(u64, u64), Epoch>,
     /// By region, version and conf_ver: the members.
     members: BTreeMap<(u64, u64, u64), Vec<Peer>>,
+    /// By region and version: the range.
+    ranges: BTreeMap<(u64, u64), (Bytes, Bytes)>,
 }
 
 impl Epochs {
     /// Looks at a region as one store knows it.
     ///
     /// # Errors
-    /// If its epoch is older than before, or another store has other members in it.
+    /// If its epoch is older than before, or another store has other members or another
+    /// range in it.
     pub fn check(&mut self, store: u64, region: &Region) -> Result<(), Violation> {
         let before = self.newest.insert((store, region.id.get()), region.epoch);
         if before == Some(region.epoch) {
@@ -32,6 +36,17 @@ impl Epochs {
             return Err(Violation::new(
                 "epochs never go back",
                 format!("store {store}: {region:?} after {before:?}"),
+            ));
+        }
+        let range = (region.start_key.clone(), region.end_key.clone());
+        let known = self
+            .ranges
+            .entry((region.id.get(), region.epoch.version))
+            .or_insert_with(|| range.clone());
+        if *known != range {
+            return Err(Violation::new(
+                "one version, one range",
+                format!("store {store}: {region:?}, but elsewhere its range is {known:?}"),
             ));
         }
         let key = (region.id.get(), region.epoch.version, region.epoch.conf_ver);

@@ -1,30 +1,27 @@
 //! Committed logs never differ (Raft dissertation 3.2, "Log Matching" and "State Machine
-//! Safety"): an index of a region is committed with one term and one payload only.
+//! Safety"): an index of a region is committed with one term and one payload only, and what
+//! it does to the region is the same on every replica.
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
-use raftstore_proto::{Body, Cf, Command, Entry, Operation, RegionId};
+use raftstore_proto::{Entry, Region, RegionId};
 
-use super::Violation;
+use super::{
+    Violation,
+    effects::{Change, Effect, Rows, effect},
+};
 
-/// A change of data that a committed entry makes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Change {
-    Put(Cf, Bytes, Bytes),
-    Delete(Cf, Bytes),
-    DeleteRange(Cf, Bytes, Bytes),
-}
+/// Index of the entry before the first of a region's log.
+const BEFORE_FIRST: u64 = 5;
 
 /// A committed entry as it was seen first.
 #[derive(Clone, Debug)]
-pub struct Committed {
-    /// The entry.
-    pub entry: Entry,
+struct Committed {
+    entry: Entry,
     changes: Vec<Change>,
 }
 
-/// All committed entries of all regions.
+/// All committed entries of all regions, and what they make of them.
 #[derive(Debug, Default)]
 pub struct Ledger {
     regions: BTreeMap<u64, RegionLedger>,
@@ -35,33 +32,70 @@ struct RegionLedger {
     /// Index of the first entry in `entries`; they are consecutive.
     first: u64,
     entries: Vec<Committed>,
+    /// The rows before the first entry; `None` if they are not known.
+    born_with: Option<Rows>,
+    /// The region from an index on, ascending; empty while that is not known.
+    shapes: Vec<(u64, Region)>,
 }
 
-/// Rows of a region in key order.
-pub(super) type Rows = BTreeMap<(Cf, Bytes), Bytes>;
+impl RegionLedger {
+    const fn unknown(first: u64) -> Self {
+        Self { first, entries: Vec::new(), born_with: None, shapes: Vec::new() }
+    }
+
+    fn born(region: Region, rows: Rows) -> Self {
+        Self {
+            first: BEFORE_FIRST + 1,
+            entries: Vec::new(),
+            born_with: Some(rows),
+            shapes: vec![(BEFORE_FIRST, region)],
+        }
+    }
+
+    fn next(&self) -> u64 {
+        self.first + self.entries.len() as u64
+    }
+}
+
+/// What is new about a committed entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Recorded {
+    /// Another replica said so before.
+    Known,
+    /// Nobody did. Regions that it has made, in key order; none, but for a split.
+    New(Vec<Region>),
+}
 
 impl Ledger {
-    /// Takes note of an entry that a replica was told to be committed. Gives whether it is
-    /// the first to say so.
+    /// A region begins: with nothing in its log, and no data.
+    pub fn begin(&mut self, region: &Region) {
+        self.regions
+            .entry(region.id.get())
+            .or_insert_with(|| RegionLedger::born(region.clone(), Rows::new()));
+    }
+
+    /// Takes note of an entry that a replica was told to be committed.
     ///
     /// # Errors
     /// If another entry was committed at that index, or if entries before it are missing.
-    pub fn record(&mut self, store: u64, region: u64, entry: &Entry) -> Result<bool, Violation> {
-        let ledger = self
-            .regions
-            .entry(region)
-            .or_insert_with(|| RegionLedger { first: entry.index(), entries: Vec::new() });
+    pub fn record(
+        &mut self,
+        store: u64,
+        region: u64,
+        entry: &Entry,
+    ) -> Result<Recorded, Violation> {
         let index = entry.index();
+        let ledger =
+            self.regions.entry(region).or_insert_with(|| RegionLedger::unknown(index));
         let fault = |detail: String| Violation::new("log matching", detail);
-        let next = ledger.first + ledger.entries.len() as u64;
+        let next = ledger.next();
         if index > next || index < ledger.first {
             return Err(fault(format!(
                 "store {store}: region {region} commits index {index}, but {next} is next"
             )));
         }
         if index == next {
-            ledger.entries.push(Committed { entry: entry.clone(), changes: changes(entry) });
-            return Ok(true);
+            return Ok(Recorded::New(self.take_in(region, entry)));
         }
         let position = usize::try_from(index - ledger.first).expect("less than the length");
         let known = &ledger.entries[position].entry;
@@ -69,7 +103,7 @@ impl Ledger {
             && known.kind() == entry.kind()
             && known.data() == entry.data()
         {
-            Ok(false)
+            Ok(Recorded::Known)
         } else {
             Err(fault(format!(
                 "store {store}: region {region} commits index {index} with term {} and {} bytes, \
@@ -82,12 +116,49 @@ impl Ledger {
         }
     }
 
+    /// Appends the next entry of a region; gives the regions it makes.
+    fn take_in(&mut self, region: u64, entry: &Entry) -> Vec<Region> {
+        let Some(ledger) = self.regions.get_mut(&region) else { return Vec::new() };
+        let index = entry.index();
+        let mut changes = Vec::new();
+        let mut made = Vec::new();
+        match effect(ledger.shapes.last().map(|(_, region)| region), entry) {
+            Effect::Nothing => {}
+            Effect::Data(data) => changes = data,
+            Effect::Members(after) => ledger.shapes.push((index, after)),
+            Effect::Split(derived, parts) => {
+                let (start, end) = (derived.start_key.clone(), derived.end_key.clone());
+                changes.push(Change::Keep(start, end));
+                ledger.shapes.push((index, derived));
+                made = parts;
+            }
+            Effect::Unknown => ledger.shapes.clear(),
+        }
+        let whole = if made.is_empty() { None } else { self.rows_at(region, index - 1) };
+        for part in &made {
+            let born = whole.clone().map_or_else(
+                || RegionLedger {
+                    shapes: vec![(BEFORE_FIRST, part.clone())],
+                    ..RegionLedger::unknown(BEFORE_FIRST + 1)
+                },
+                |mut rows| {
+                    Change::Keep(part.start_key.clone(), part.end_key.clone()).apply(&mut rows);
+                    RegionLedger::born(part.clone(), rows)
+                },
+            );
+            self.regions.insert(part.id.get(), born);
+        }
+        if let Some(ledger) = self.regions.get_mut(&region) {
+            ledger.entries.push(Committed { entry: entry.clone(), changes });
+        }
+        made
+    }
+
     /// The last committed index that was seen; 0 if none was.
     #[must_use]
     pub fn last(&self, region: u64) -> u64 {
-        self.regions
-            .get(&region)
-            .map_or(0, |ledger| (ledger.first + ledger.entries.len() as u64).saturating_sub(1))
+        let ledger = self.regions.get(&region).filter(|ledger| !ledger.entries.is_empty());
+        ledger.map_or(0, |ledger| ledger.next() - 1)
     }
 
     /// The committed entry at `index`, if it was seen.
@@ -98,54 +169,43 @@ impl Ledger {
         ledger.entries.get(position).map(|committed| &committed.entry)
     }
 
-    /// The data of a region right after entry `index`.
+    /// The data of a region right after entry `index`; `None` if it is not known with what
+    /// the region began.
     #[must_use]
-    pub fn rows_at(&self, region: u64, index: u64) -> Rows {
-        let mut rows = Rows::new();
-        let Some(ledger) = self.regions.get(&region) else { return rows };
+    pub fn rows_at(&self, region: u64, index: u64) -> Option<Rows> {
+        let ledger = self.regions.get(&region)?;
+        let mut rows = ledger.born_with.clone()?;
         let count = usize::try_from((index + 1).saturating_sub(ledger.first)).unwrap_or(usize::MAX);
         for change in ledger.entries.iter().take(count).flat_map(|committed| &committed.changes) {
             change.apply(&mut rows);
         }
-        rows
+        Some(rows)
     }
-}
 
-impl Change {
-    fn apply(&self, rows: &mut Rows) {
-        match self {
-            Self::Put(cf, key, value) => {
-                rows.insert((*cf, key.clone()), value.clone());
-            }
-            Self::Delete(cf, key) => {
-                rows.remove(&(*cf, key.clone()));
-            }
-            Self::DeleteRange(cf, start, end) => rows.retain(|(family, key), _| {
-                family != cf || key < start || (!end.is_empty() && key >= end)
-            }),
+    /// The region right after entry `index`, where it is known.
+    #[must_use]
+    pub fn shape_at(&self, region: u64, index: u64) -> Option<&Region> {
+        let shapes = &self.regions.get(&region)?.shapes;
+        shapes.iter().rev().find(|(from, _)| *from <= index).map(|(_, region)| region)
+    }
+
+    /// Compares a region as a replica has it after executing entry `index` with what the
+    /// log makes of it.
+    ///
+    /// # Errors
+    /// If they differ.
+    pub fn check_shape(&self, store: u64, index: u64, found: &Region) -> Result<(), Violation> {
+        match self.shape_at(found.id.get(), index) {
+            Some(expected) if expected != found => Err(Violation::new(
+                "entries change a region alike everywhere",
+                format!(
+                    "store {store}: after index {index} it has {found:?}, where the log makes \
+                     {expected:?}"
+                ),
+            )),
+            _ => Ok(()),
         }
     }
-}
-
-/// What an entry does to the data. Simulated regions keep their range, so an executed
-/// write is never refused for its epoch; one that is refused for a key has no effect at
-/// all, and the workload sends none.
-fn changes(entry: &Entry) -> Vec<Change> {
-    let Ok(command) = raftstore_proto::wire::decode_command(entry.data()) else {
-        return Vec::new();
-    };
-    let Command { body: Body::Operations(operations), .. } = command else { return Vec::new() };
-    operations
-        .into_iter()
-        .filter_map(|operation| match operation {
-            Operation::Put { cf, key, value } => Some(Change::Put(cf, key, value)),
-            Operation::Delete { cf, key } => Some(Change::Delete(cf, key)),
-            Operation::DeleteRange { cf, start_key, end_key } => {
-                Some(Change::DeleteRange(cf, start_key, end_key))
-            }
-            Operation::Get { .. } | Operation::Snap | Operation::Invalid { .. } => None,
-        })
-        .collect()
 }
 
 /// The region's number as an id.

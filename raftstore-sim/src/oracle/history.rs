@@ -134,6 +134,12 @@ impl History {
         }
     }
 
+    /// What became of an operation.
+    #[must_use]
+    pub fn outcome(&self, (key, at): &OperationId) -> Option<Outcome> {
+        self.keys.get(key)?.operations.get(*at).map(|operation| operation.outcome)
+    }
+
     fn operation(&mut self, (key, at): &OperationId) -> Option<&mut Operation> {
         self.keys.get_mut(key)?.operations.get_mut(*at)
     }

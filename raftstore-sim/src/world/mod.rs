@@ -76,8 +76,8 @@ pub(crate) enum Step {
     SnapshotArrives(Box<delivery::Transfer>),
     /// A report reaches PD.
     Pd { store: u64, life: u64, request: Box<raftstore_core::PdRequest> },
-    /// A client of a region wakes up.
-    Client { region: u64 },
+    /// A client of a table wakes up.
+    Client { table: u64 },
     /// A client waits no longer.
     Timeout { call: u64 },
     /// A client tries again.
@@ -227,7 +227,7 @@ impl World {
             Step::Arrive(envelope) => self.arrive(*envelope),
             Step::SnapshotArrives(transfer) => self.snapshot_arrives(*transfer),
             Step::Pd { store, life, request } => self.pd_step(store, life, *request),
-            Step::Client { region } => self.client_wakes(region),
+            Step::Client { table } => self.client_wakes(table),
             Step::Timeout { call } => self.client_timeout(call),
             Step::Retry { call } => self.client_retry(call),
             Step::Fault(fault) => self.fault_step(fault),

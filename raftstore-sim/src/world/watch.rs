@@ -6,7 +6,7 @@ use raftstore_proto::{Entry, RegionId};
 use super::{World, node::SeenPeer};
 use crate::{
     counters::Sometimes,
-    invariants::{Seen, check_chain, check_durable, check_new_leader, check_ranges},
+    invariants::{Recorded, Seen, check_chain, check_durable, check_new_leader, check_ranges},
 };
 
 /// How many steps pass between two looks at all key ranges of a store.
@@ -118,8 +118,11 @@ impl World {
     /// An entry is handed to be executed: it is committed.
     pub(super) fn watch_committed(&mut self, store: u64, region: u64, entry: &Entry) {
         match self.checks.ledger.record(store, region, entry) {
-            Ok(false) => {}
-            Ok(true) => {
+            Ok(Recorded::Known) => {}
+            Ok(Recorded::New(made)) => {
+                for region in &made {
+                    self.checks.members.note(region);
+                }
                 let nodes = &self.nodes;
                 let checked = check_durable(&self.checks.members, region, entry, |store| {
                     nodes.get(&store).map(|node| &node.disk.log)

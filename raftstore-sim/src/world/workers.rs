@@ -16,6 +16,8 @@ use crate::{counters::Sometimes, queue::MICRO};
 
 /// Most tasks an apply worker takes at once.
 const APPLY_BATCH: usize = 64;
+/// The applied index of a region that has executed nothing.
+const INITIAL_INDEX: u64 = 5;
 
 impl World {
     pub(super) fn queue_apply(&mut self, store: u64, task: ApplyTask) {
@@ -108,12 +110,14 @@ impl World {
             );
             for exec in &result.exec {
                 match exec {
-                    ExecResult::ChangePeer { applied: Some((change, after)), .. } => {
+                    ExecResult::ChangePeer { index, applied: Some((change, after)) } => {
                         self.counters.hit(Sometimes::ConfChanges);
                         if change.kind == ChangeKind::AddLearner {
                             self.counters.hit(Sometimes::LearnersAdded);
                         }
                         self.checks.members.note(after);
+                        let checked = self.checks.ledger.check_shape(store, *index, after);
+                        self.require(checked);
                         self.transcript.event(
                             self.now,
                             store,
@@ -137,6 +141,9 @@ impl World {
                 self.checks.state_machine.register(store, region, task.incarnation, applied);
                 if registration.region.is_initialized() {
                     self.checks.members.note(&registration.region);
+                    if applied == INITIAL_INDEX {
+                        self.checks.ledger.begin(&registration.region);
+                    }
                 }
             }
             ApplyWork::Entries { entries, .. } => {
