@@ -67,10 +67,9 @@ impl What {
     /// The key that decides which region is asked.
     const fn key(&self) -> &Bytes {
         match self {
-            Self::Get(key)
-            | Self::Put(key, _)
-            | Self::Delete(key)
-            | Self::DeleteRange(key, _) => key,
+            Self::Get(key) | Self::Put(key, _) | Self::Delete(key) | Self::DeleteRange(key, _) => {
+                key
+            }
         }
     }
 
@@ -336,8 +335,7 @@ impl World {
                 call.recorded.drain(..).partition(|(key, _)| key.as_slice() < border.as_ref());
             call.recorded = recorded;
             let (table, kind, deadline) = (call.table, call.kind, call.deadline);
-            let beyond =
-                Call { table, kind, what: rest, recorded: beyond, reply: None, deadline };
+            let beyond = Call { table, kind, what: rest, recorded: beyond, reply: None, deadline };
             self.counters.hit(Sometimes::CallsCut);
             self.enter(beyond);
         }

@@ -197,9 +197,8 @@ fn gap<'a>(regions: impl Iterator<Item = &'a Region>) -> Option<String> {
 fn strays(world: &World, store: u64) -> Option<String> {
     let regions = world.registered(store);
     let rows = all_rows(&world.nodes.get(&store)?.disk.kv).ok()?;
-    let (family, key) = rows
-        .into_iter()
-        .find(|(_, key)| !regions.iter().any(|region| region.contains(key)))?;
+    let (family, key) =
+        rows.into_iter().find(|(_, key)| !regions.iter().any(|region| region.contains(key)))?;
     Some(format!("store {store} holds key {} in {family:?} for nobody", key.escape_ascii()))
 }
 

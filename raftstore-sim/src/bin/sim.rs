@@ -49,6 +49,9 @@ enum Task {
         /// Run every seed twice and compare the transcripts.
         #[arg(long)]
         twice: bool,
+        /// Fail if something rare that is counted never happened.
+        #[arg(long)]
+        require_sometimes: bool,
     },
     /// Run one seed and print its timeline.
     Replay {
@@ -90,8 +93,9 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     quiet_panics();
     let result = match arguments.command {
-        Task::Run { seeds, from, jobs, keep_going, twice } => {
-            run_seeds(from, seeds, jobs, keep_going, twice)
+        Task::Run { seeds, from, jobs, keep_going, twice, require_sometimes } => {
+            let how = How { jobs, keep_going, twice, require_sometimes };
+            run_seeds(from, seeds, &how)
         }
         Task::Replay { seed, bug, tail } => replay(seed, bug.as_deref(), tail),
         Task::Planted { bug, seeds, from, jobs } => planted(bug.as_deref(), from, seeds, jobs),
@@ -146,13 +150,16 @@ struct Tally {
     failed: Vec<Outcome>,
 }
 
-fn run_seeds(
-    from: u64,
-    seeds: u64,
+/// How seeds are run.
+struct How {
     jobs: u64,
     keep_going: bool,
     twice: bool,
-) -> std::io::Result<bool> {
+    require_sometimes: bool,
+}
+
+fn run_seeds(from: u64, seeds: u64, how: &How) -> std::io::Result<bool> {
+    let How { jobs, keep_going, twice, require_sometimes } = *how;
     let began = Instant::now();
     let tally = Mutex::new(Tally::default());
     let make = |seed| {
@@ -208,13 +215,13 @@ fn run_seeds(
         writeln!(out, "  {:>10} {}", tally.counters.get(*what), what.text())?;
     }
     let never = tally.counters.never();
-    if !never.is_empty() && seeds >= 200 {
+    if !never.is_empty() && (require_sometimes || seeds >= 200) {
         let names: Vec<&str> = never.iter().map(|what| what.text()).collect();
         writeln!(out, "never happened: {}", names.join(", "))?;
     }
     if tally.failed.is_empty() {
         writeln!(out, "no violation")?;
-        return Ok(never.is_empty() || seeds < 200);
+        return Ok(never.is_empty() || !require_sometimes);
     }
     summarize(&mut out, &tally.failed)?;
     Ok(false)

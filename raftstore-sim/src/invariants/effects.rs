@@ -143,8 +143,8 @@ fn fits(operation: &Operation, region: &Region) -> bool {
         }
         Operation::DeleteRange { cf, start_key, end_key } => {
             let is_range = end_key.is_empty() || start_key < end_key;
-            let ends_inside = region.end_key.is_empty()
-                || (!end_key.is_empty() && *end_key <= region.end_key);
+            let ends_inside =
+                region.end_key.is_empty() || (!end_key.is_empty() && *end_key <= region.end_key);
             cf.is_data() && is_range && region.contains(start_key) && ends_inside
         }
         Operation::Get { .. } | Operation::Snap => true,
@@ -237,7 +237,7 @@ fn changed(region: &Region, change: &PeerChange) -> Option<Region> {
 
 #[cfg(test)]
 mod tests {
-    use raftstore_proto::{Epoch, EntryFlags, Header, PeerId, RegionId, StoreId};
+    use raftstore_proto::{EntryFlags, Epoch, Header, PeerId, RegionId, StoreId};
 
     use super::*;
 
@@ -262,11 +262,13 @@ mod tests {
         };
         let data = wire::encode_command(&Command { header, body });
         let flags = EntryFlags { split, conf_change: false };
-        let mut raw = raft_proto::eraftpb::Entry::default();
-        raw.context = Bytes::from(Entry::context_for(region.id, 7, 6, flags, &data));
-        raw.index = 7;
-        raw.term = 6;
-        raw.data = Bytes::from(data);
+        let raw = raft_proto::eraftpb::Entry {
+            context: Bytes::from(Entry::context_for(region.id, 7, 6, flags, &data)),
+            index: 7,
+            term: 6,
+            data: Bytes::from(data),
+            ..Default::default()
+        };
         Entry::from_raft(raw)
     }
 

@@ -85,8 +85,7 @@ impl Ledger {
         entry: &Entry,
     ) -> Result<Recorded, Violation> {
         let index = entry.index();
-        let ledger =
-            self.regions.entry(region).or_insert_with(|| RegionLedger::unknown(index));
+        let ledger = self.regions.entry(region).or_insert_with(|| RegionLedger::unknown(index));
         let fault = |detail: String| Violation::new("log matching", detail);
         let next = ledger.next();
         if index > next || index < ledger.first {
