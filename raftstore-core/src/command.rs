@@ -1,10 +1,12 @@
 //! What the parts that handle commands must share: the rules on epochs, so that replicas
 //! agree, and the execution of reads.
 
+use std::collections::BTreeSet;
+
 use engine_traits::Reader;
 use raftstore_proto::{
     AdminCommand, Body, Header, Operation, OperationResponse, Region, RegionError, Response,
-    ResponseBody,
+    ResponseBody, SplitRequest,
 };
 
 use crate::keys;
@@ -49,6 +51,47 @@ pub(crate) fn check_epoch(
         || (conf_ver && epoch.conf_ver != region.epoch.conf_ver)
     {
         return Err(RegionError::EpochNotMatch { current: vec![region.clone()] });
+    }
+    Ok(())
+}
+
+/// Whether the cuts fit the region and its members (H62). What is checked looks at the
+/// command and the region alone, so that every replica decides alike.
+///
+/// # Errors
+/// `InvalidCommand`, or `KeyNotInRegion` for a cut outside of the region.
+pub(crate) fn check_split(region: &Region, requests: &[SplitRequest]) -> Result<(), RegionError> {
+    let invalid = |why| Err(RegionError::InvalidCommand { why });
+    if requests.is_empty() {
+        return invalid("a split without a key");
+    }
+    if region.peers.iter().any(|peer| peer.role.is_joint()) {
+        return invalid("the region is in a joint membership");
+    }
+    let mut regions = BTreeSet::from([region.id]);
+    let mut peers: BTreeSet<_> = region.peers.iter().map(|peer| peer.id).collect();
+    let mut previous = &region.start_key;
+    for request in requests {
+        let SplitRequest { key, new_region, new_peers } = request;
+        if key.is_empty() {
+            return invalid("an empty split key");
+        }
+        if !region.contains(key) {
+            return Err(RegionError::KeyNotInRegion { key: key.clone(), region: region.clone() });
+        }
+        if key <= previous {
+            return invalid("split keys do not ascend from the region's start");
+        }
+        previous = key;
+        if !regions.insert(*new_region) {
+            return invalid("the id of a new region is used twice");
+        }
+        if new_peers.len() != region.peers.len() {
+            return invalid("a new region has another number of peers");
+        }
+        if !new_peers.iter().all(|peer| peers.insert(*peer)) {
+            return invalid("the id of a new peer is used twice");
+        }
     }
     Ok(())
 }

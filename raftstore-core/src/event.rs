@@ -1,10 +1,14 @@
 //! What a store takes in and what it asks for: events, effects, tasks.
 
+use bytes::Bytes;
 use pd_client::{Order, RegionHeartbeat, RegionRoute, StoreStats};
-use raftstore_proto::{Command, PeerId, RaftMessage, Region, RegionId, Response};
+use raftstore_proto::{Command, Epoch, PeerId, RaftMessage, Region, RegionId, Response};
 use transport_traits::{SnapDirection, SnapKey, SnapshotStatus};
 
-use crate::apply::{ApplyEvent, ApplyTask};
+use crate::{
+    apply::{ApplyEvent, ApplyTask},
+    meta::LaneId,
+};
 
 /// A waiting caller. Answered exactly once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -28,6 +32,19 @@ pub enum Event {
         /// What is asked.
         command: Command,
     },
+    /// Somebody wants a region cut at user keys, with ids that PD gives (5.8).
+    SplitRegion {
+        /// Who waits.
+        reply: Option<ReplyId>,
+        /// The region.
+        region: RegionId,
+        /// The region's epoch as the asker knows it; the version must be right.
+        epoch: Epoch,
+        /// Where to cut: ascending, inside the region.
+        keys: Vec<Bytes>,
+    },
+    /// A split on another lane has put a region of this one on disk.
+    SplitBorn(Box<SplitBorn>),
     /// One base tick has passed.
     Tick,
     /// Messages of `region` to `to` do not get through.
@@ -71,6 +88,8 @@ pub struct Effects {
     pub tasks: Vec<Task>,
     /// To PD.
     pub pd: Vec<PdRequest>,
+    /// To other lanes of the store: never dropped, never blocking, in this order.
+    pub lanes: Vec<(LaneId, Event)>,
 }
 
 impl Effects {
@@ -82,6 +101,7 @@ impl Effects {
             && self.apply.is_empty()
             && self.tasks.is_empty()
             && self.pd.is_empty()
+            && self.lanes.is_empty()
     }
 
     /// Adds `other` behind what is here.
@@ -91,6 +111,7 @@ impl Effects {
         self.apply.append(&mut other.apply);
         self.tasks.append(&mut other.tasks);
         self.pd.append(&mut other.pd);
+        self.lanes.append(&mut other.lanes);
     }
 }
 
@@ -126,6 +147,9 @@ pub enum Task {
         start: Vec<u8>,
         /// End data key, exclusive.
         end: Vec<u8>,
+        /// A split had left the range to nobody, where this region would have been. Ends
+        /// in [`TaskDone::RangeDeleted`] then.
+        left_by: Option<RegionId>,
     },
     /// Remove a region snapshot's bytes.
     DeleteSnapshot {
@@ -157,6 +181,23 @@ pub enum TaskDone {
         /// How it went.
         outcome: InstallOutcome,
     },
+    /// The data of a range that a split had left to nobody is gone.
+    RangeDeleted {
+        /// The region that would have been there.
+        region: RegionId,
+    },
+}
+
+/// A region that a split has put on disk, to be built by its lane.
+#[derive(Clone, Debug)]
+pub struct SplitBorn {
+    /// Range and members.
+    pub region: Region,
+    /// The parent leads here: the new peer campaigns at once.
+    pub campaign: bool,
+    /// Number of the KV write that holds its records. Nothing is written to its log before
+    /// that write is durable.
+    pub kv_number: u64,
 }
 
 /// A region snapshot that rests in the snapshot store.
@@ -200,6 +241,17 @@ pub enum PdRequest {
         /// The local peer.
         peer: PeerId,
     },
+    /// Ids for a split. Ends in [`PdAnswer::SplitIds`], always: somebody may wait.
+    AskSplit {
+        /// Number of the question, to be given back.
+        ask: u64,
+        /// The region as it is.
+        region: Region,
+        /// New regions wanted.
+        count: usize,
+    },
+    /// A split is done: its regions in key order. Informational.
+    ReportSplit(Vec<Region>),
 }
 
 /// What PD said.
@@ -215,5 +267,14 @@ pub enum PdAnswer {
         peer: PeerId,
         /// What PD knows.
         route: Option<RegionRoute>,
+    },
+    /// Ids for a split.
+    SplitIds {
+        /// The region to be split.
+        region: RegionId,
+        /// Number of the question.
+        ask: u64,
+        /// For each new region its id and those of its peers; `None` if PD gave none.
+        ids: Option<Vec<(RegionId, Vec<PeerId>)>>,
     },
 }

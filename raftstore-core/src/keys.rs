@@ -14,7 +14,7 @@
 //! | quarantine mark | raft | `01 03 <region> 02` |
 //! | user data | any but raft | `7A <user key>` |
 
-use raftstore_proto::{Region, RegionId};
+use raftstore_proto::{ApplyState, HardState, LocalState, PeerId, Region, RegionId, Truncated};
 
 /// Length of every key that names a record of one region.
 pub const REGION_KEY_LEN: usize = 11;
@@ -54,6 +54,39 @@ pub const RAFT_INIT_LOG_TERM: u64 = 5;
 
 /// Index of the entry a new region's log begins after.
 pub const RAFT_INIT_LOG_INDEX: u64 = 5;
+
+/// State of a new region's data.
+pub(crate) const fn initial_apply_state() -> ApplyState {
+    ApplyState {
+        applied: RAFT_INIT_LOG_INDEX,
+        applied_term: RAFT_INIT_LOG_TERM,
+        truncated: Truncated { index: RAFT_INIT_LOG_INDEX, term: RAFT_INIT_LOG_TERM },
+    }
+}
+
+/// State of a new region's log.
+pub(crate) const fn initial_local_state(peer: PeerId) -> LocalState {
+    LocalState {
+        peer,
+        hard_state: HardState { term: RAFT_INIT_LOG_TERM, vote: 0, commit: RAFT_INIT_LOG_INDEX },
+        last_index: RAFT_INIT_LOG_INDEX,
+    }
+}
+
+/// State of a split-born region's log, when `voted` is what a peer of the same id that
+/// waited for its data has promised (H9, W3).
+pub(crate) fn completed_local_state(voted: &LocalState) -> LocalState {
+    let HardState { term, vote, .. } = voted.hard_state;
+    LocalState {
+        peer: voted.peer,
+        hard_state: HardState {
+            term: term.max(RAFT_INIT_LOG_TERM),
+            vote: if term > RAFT_INIT_LOG_TERM { vote } else { 0 },
+            commit: RAFT_INIT_LOG_INDEX,
+        },
+        last_index: RAFT_INIT_LOG_INDEX,
+    }
+}
 
 const LOCAL: u8 = 0x01;
 const REGION_RAFT: u8 = 0x02;

@@ -42,7 +42,8 @@ mod view;
 pub use config::{Config, ConfigError};
 pub use error::{Dropped, FatalError, FatalSource};
 pub use event::{
-    BuiltSnapshot, Effects, Event, InstallOutcome, PdAnswer, PdRequest, ReplyId, Task, TaskDone,
+    BuiltSnapshot, Effects, Event, InstallOutcome, PdAnswer, PdRequest, ReplyId, SplitBorn, Task,
+    TaskDone,
 };
 pub use hooks::{Bug, Hooks, NoHooks};
 pub use meta::{KvNumbers, LaneId, StoreMeta};

@@ -79,9 +79,32 @@ struct Inner {
     /// The same regions by id.
     regions: BTreeMap<RegionId, Region>,
     /// Peers being created, or created and not yet recorded on disk.
-    creating: BTreeMap<RegionId, PeerId>,
+    creating: BTreeMap<RegionId, Creation>,
     /// Ranges of snapshots that were admitted and are not yet registered (H17).
     pending_snapshots: BTreeMap<RegionId, Region>,
+    /// Peers without data whose vote was on disk when the store was opened. They bind a
+    /// split that would create an earlier incarnation.
+    votes: BTreeMap<RegionId, PeerId>,
+    /// Ranges that a split has left to nobody here, and whose data is not yet removed.
+    leftovers: BTreeMap<RegionId, Region>,
+}
+
+/// A peer that exists, or is about to, before its region is recorded.
+#[derive(Clone, Copy, Debug)]
+struct Creation {
+    peer: PeerId,
+    stage: CreationStage,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum CreationStage {
+    /// It waits for its first snapshot.
+    Waiting,
+    /// It waits no more: its end has begun.
+    Ending,
+    /// A split has put it on disk, its lane has not built it yet. `replaces` says whether a
+    /// peer that waits is there already.
+    SplitBorn { replaces: bool },
 }
 
 /// End of a range in key order: an empty end is after every key.
@@ -139,9 +162,18 @@ impl StoreMeta {
 
     /// Admits a snapshot of `region` (4.9): refused if its range overlaps a registered
     /// region or an admitted snapshot of another region. The newest of one region wins.
+    ///
+    /// Refused too while a split creates the region, and while data that the range still
+    /// holds for nobody waits to be removed: it would be removed after the snapshot's.
     pub(crate) fn admit_snapshot(&self, region: &Region) -> Result<(), Region> {
         let mut inner = self.inner.lock();
         if let Some(other) = inner.first_overlap(region) {
+            return Err(other.clone());
+        }
+        if inner.is_split_born(region.id) {
+            return Err(region.clone());
+        }
+        if let Some(other) = inner.leftovers.values().find(|other| other.overlaps(region)) {
             return Err(other.clone());
         }
         let pending = inner
@@ -175,8 +207,109 @@ impl StoreMeta {
         if let Some(other) = range.and_then(|range| inner.first_overlap(range)) {
             return Err(ClaimRefused::Overlap(other.clone()));
         }
-        inner.creating.insert(region, peer);
+        inner.creating.insert(region, Creation { peer, stage: CreationStage::Waiting });
         Ok(())
+    }
+
+    /// Begins the end of a peer that waits for its first snapshot. Refused once a split has
+    /// claimed its place: the peer is replaced in a moment.
+    pub(crate) fn begin_end(&self, region: RegionId) -> bool {
+        let mut inner = self.inner.lock();
+        match inner.creating.get_mut(&region) {
+            Some(Creation { stage: CreationStage::SplitBorn { .. }, .. }) => false,
+            Some(creation) => {
+                creation.stage = CreationStage::Ending;
+                true
+            }
+            None => true,
+        }
+    }
+
+    /// A peer without data has voted under this id before the store was opened (W2).
+    pub(crate) fn remember_vote(&self, region: RegionId, peer: PeerId) {
+        self.inner.lock().votes.insert(region, peer);
+    }
+
+    /// Claims the creation of `peer` by a split that is being applied (H12). Refused if this
+    /// store has, or has had, a peer of the region other than this very one waiting for its
+    /// data. The caller still looks for a record on disk, and gives the claim back with
+    /// [`StoreMeta::release_split`] if there is one.
+    pub(crate) fn claim_split(&self, region: RegionId, peer: PeerId) -> bool {
+        let mut inner = self.inner.lock();
+        if inner.regions.contains_key(&region)
+            || inner.votes.get(&region).is_some_and(|voted| *voted > peer)
+        {
+            return false;
+        }
+        let replaces = match inner.creating.get(&region) {
+            None => false,
+            Some(Creation { peer: known, stage: CreationStage::Waiting }) if *known == peer => true,
+            Some(_) => return false,
+        };
+        let stage = CreationStage::SplitBorn { replaces };
+        inner.creating.insert(region, Creation { peer, stage });
+        true
+    }
+
+    /// Gives a claim of [`StoreMeta::claim_split`] back.
+    pub(crate) fn release_split(&self, region: RegionId) {
+        let mut inner = self.inner.lock();
+        let stage = inner.creating.get(&region).map(|creation| creation.stage);
+        if let Some(CreationStage::SplitBorn { replaces }) = stage {
+            if replaces {
+                if let Some(creation) = inner.creating.get_mut(&region) {
+                    creation.stage = CreationStage::Waiting;
+                }
+            } else {
+                inner.creating.remove(&region);
+            }
+        }
+    }
+
+    /// Enters the result of a split in one section: the region shrinks, the regions born
+    /// here take their ranges, those that are not are kept from everybody until their data
+    /// is gone (W9, H14).
+    ///
+    /// # Panics
+    /// If the parts overlap each other or another region.
+    pub(crate) fn split(&self, derived: &Region, born: &[Region], skipped: &[Region]) {
+        let mut inner = self.inner.lock();
+        inner.unregister(derived.id);
+        for region in std::iter::once(derived).chain(born) {
+            let overlap = inner.first_overlap(region);
+            assert!(overlap.is_none(), "split-born {region:?} overlaps {overlap:?}");
+            inner.by_end.insert(RangeEnd::of(region), region.id);
+            inner.regions.insert(region.id, region.clone());
+        }
+        for region in skipped {
+            inner.leftovers.insert(region.id, region.clone());
+        }
+    }
+
+    /// The peer that a split had put on disk is built.
+    pub(crate) fn split_built(&self, region: RegionId) {
+        let mut inner = self.inner.lock();
+        inner.creating.remove(&region);
+        inner.pending_snapshots.remove(&region);
+    }
+
+    /// The data that a split had left to nobody is gone.
+    pub(crate) fn leftover_removed(&self, region: RegionId) {
+        self.inner.lock().leftovers.remove(&region);
+    }
+
+    /// At most `count` registered neighbours of `region`, the nearest first: to its left, or
+    /// to its right. Ends at the first gap.
+    pub(crate) fn neighbours(&self, region: &Region, count: usize, left: bool) -> Vec<Region> {
+        let inner = self.inner.lock();
+        let mut found: Vec<Region> = Vec::new();
+        while found.len() < count {
+            let from = found.last().unwrap_or(region);
+            let next = if left { inner.ends_at(&from.start_key) } else { inner.starts_at(from) };
+            let Some(next) = next else { break };
+            found.push(next.clone());
+        }
+        found
     }
 
     /// All initialised regions in key order.
@@ -212,6 +345,31 @@ impl Inner {
         }
     }
 
+    fn is_split_born(&self, region: RegionId) -> bool {
+        self.creating
+            .get(&region)
+            .is_some_and(|it| matches!(it.stage, CreationStage::SplitBorn { .. }))
+    }
+
+    /// The region that ends where a range starts.
+    fn ends_at(&self, start_key: &Bytes) -> Option<&Region> {
+        if start_key.is_empty() {
+            return None;
+        }
+        let id = self.by_end.get(&RangeEnd::Key(start_key.clone()))?;
+        self.regions.get(id)
+    }
+
+    /// The region that starts where `region` ends.
+    fn starts_at(&self, region: &Region) -> Option<&Region> {
+        if region.end_key.is_empty() {
+            return None;
+        }
+        let after = std::ops::Bound::Excluded(RangeEnd::of(region));
+        let (_, id) = self.by_end.range((after, std::ops::Bound::Unbounded)).next()?;
+        self.regions.get(id).filter(|next| next.start_key == region.end_key)
+    }
+
     fn first_overlap(&self, region: &Region) -> Option<&Region> {
         let start = if region.start_key.is_empty() {
             std::ops::Bound::Unbounded
@@ -227,3 +385,6 @@ impl Inner {
             .filter(|other| other.overlaps(region))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -45,6 +45,18 @@ pub struct StoreMetrics {
     pub peers_destroyed: u64,
     /// Membership changes applied.
     pub conf_changes: u64,
+    /// Splits applied.
+    pub splits: u64,
+    /// Peers that splits have made.
+    pub split_born: u64,
+    /// Peers among them that replaced one which waited for its data.
+    pub split_replaced: u64,
+    /// Peers that a split did not make here, because something newer of the region is known.
+    pub split_skipped: u64,
+    /// First messages of regions not yet here that were kept.
+    pub first_messages_kept: u64,
+    /// First messages taken up again.
+    pub first_messages_replayed: u64,
     /// Log cuts applied.
     pub log_cuts: u64,
     /// Leader transfers set in motion.

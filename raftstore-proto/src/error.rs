@@ -151,6 +151,9 @@ pub enum RegionError {
     /// Retry: a read could not be served for the moment.
     #[error("read cannot be served now")]
     ReadNotReady,
+    /// Retry later: the placement driver has given no ids.
+    #[error("the placement driver gives no ids")]
+    PlacementUnavailable,
     /// The answer to a command sent elsewhere, in words this store has no variant for.
     #[error("remote error: {message}")]
     Remote {

@@ -37,6 +37,14 @@ pub enum PeerRole {
     DemotingVoter,
 }
 
+impl PeerRole {
+    /// Whether the region of such a replica is in a joint membership.
+    #[must_use]
+    pub const fn is_joint(self) -> bool {
+        matches!(self, Self::IncomingVoter | Self::DemotingVoter)
+    }
+}
+
 /// One replica of a region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Peer {

@@ -495,6 +495,28 @@ impl World {
         Some(reply)
     }
 
+    /// Asks a store to cut a region. The answer is found with [`World::answer_to`].
+    pub fn ask_split(
+        &mut self,
+        store: u64,
+        region: RegionId,
+        epoch: Epoch,
+        keys: Vec<Bytes>,
+    ) -> Option<u64> {
+        let node = self.nodes.get(&store).filter(|node| node.is_up())?;
+        let reply = self.answers.ask(store, node.life, self.now);
+        self.transcript.event(
+            self.now,
+            store,
+            region.get(),
+            format_args!("asked {reply}: split at {keys:?}"),
+        );
+        self.direct.insert(reply, None);
+        let asker = Some(ReplyId(reply));
+        self.event_arrives(store, Event::SplitRegion { reply: asker, region, epoch, keys });
+        Some(reply)
+    }
+
     /// The answer to a command put by hand, once it is there.
     #[must_use]
     pub fn answer_to(&self, reply: u64) -> Option<&Response> {

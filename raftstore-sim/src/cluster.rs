@@ -9,8 +9,9 @@ use engine_traits::Reader;
 use raftstore_core::Event;
 use raftstore_core::keys;
 use raftstore_proto::{
-    AdminCommand, Body, Cf, ChangeKind, Command, Header, Operation, OperationResponse, Peer,
-    PeerChange, PeerId, PeerRole, Region, RegionError, RegionId, Response, ResponseBody, StoreId,
+    AdminCommand, AdminResponse, Body, Cf, ChangeKind, Command, Header, Operation,
+    OperationResponse, Peer, PeerChange, PeerId, PeerRole, Region, RegionError, RegionId, Response,
+    ResponseBody, StoreId,
 };
 use transport_traits::SnapshotStatus;
 
@@ -359,6 +360,42 @@ impl Cluster {
         let peer = Peer { role: PeerRole::Voter, ..peer };
         let result = self.change(region, ChangeKind::RemoveNode, peer);
         assert!(result.is_ok(), "removing {peer:?}: {result:?}");
+    }
+
+    /// Asks the leader to cut a region, whatever comes of it.
+    ///
+    /// # Panics
+    /// If there is no answer.
+    pub fn split(&mut self, region: u64, keys: &[&str]) -> Result<Vec<Region>, RegionError> {
+        let leader = self.wait_leader(region);
+        let known = self.region(region);
+        let keys = keys.iter().map(|key| Bytes::from((*key).to_owned())).collect();
+        let reply = self.world.ask_split(leader, known.id, known.epoch, keys);
+        let reply = reply.expect("the leader's store runs");
+        self.wait("the answer to a split", |world| world.answer_to(reply).is_some());
+        match self.world.answer_to(reply).cloned().expect("just seen").body {
+            Ok(ResponseBody::Admin(AdminResponse::Split(parts))) => Ok(parts),
+            Ok(other) => panic!("a split was answered with {other:?}"),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Cuts a region; gives the parts in key order.
+    ///
+    /// # Panics
+    /// If it is refused.
+    pub fn must_split(&mut self, region: u64, keys: &[&str]) -> Vec<Region> {
+        self.split(region, keys).expect("the region is cut")
+    }
+
+    /// Stores a value through a region, whatever comes of it.
+    pub fn put_to(
+        &mut self,
+        region: u64,
+        key: &str,
+        value: &str,
+    ) -> Result<ResponseBody, RegionError> {
+        self.on_leader(region, &Body::Operations(vec![put(key, value)]), false)
     }
 
     /// Waits until a store has no peer of a region.

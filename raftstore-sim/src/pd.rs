@@ -68,6 +68,11 @@ impl World {
     /// A store's question or report reaches PD.
     pub(crate) fn pd_step(&mut self, store: u64, life: u64, request: PdRequest) {
         if self.pd.absent_until > self.now {
+            // Somebody waits for an answer to this one, so the client gives up in time.
+            if let PdRequest::AskSplit { ask, region, .. } = request {
+                let answer = PdAnswer::SplitIds { region: region.id, ask, ids: None };
+                self.tell_from_pd(store, life, answer);
+            }
             return;
         }
         let now = ms(self.now);
@@ -96,14 +101,27 @@ impl World {
                 let _ = self.pd.core.store_heartbeat(now, stats);
                 None
             }
+            PdRequest::AskSplit { ask, region, count } => {
+                let ids = self.pd.core.ask_split(&region, count).ok();
+                Some(PdAnswer::SplitIds { region: region.id, ask, ids })
+            }
+            PdRequest::ReportSplit(regions) => {
+                // Informational: the regions report themselves too.
+                let _ = self.pd.core.report_split(regions);
+                None
+            }
             PdRequest::ValidatePeer { region, peer } => {
                 let route = self.pd.core.region_by_id(region);
                 Some(PdAnswer::Validated { region, peer, route })
             }
         };
-        if let Some(answer) = answer
-            && self.nodes.get(&store).is_some_and(|node| node.life == life)
-        {
+        if let Some(answer) = answer {
+            self.tell_from_pd(store, life, answer);
+        }
+    }
+
+    fn tell_from_pd(&mut self, store: u64, life: u64, answer: PdAnswer) {
+        if self.nodes.get(&store).is_some_and(|node| node.life == life) {
             let delay = 300 * MICRO + self.pace_rng.exponential(MILLI);
             self.node_after(delay, store, NodeStep::Event(Event::Pd(answer)));
         }

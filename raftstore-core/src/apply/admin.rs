@@ -2,11 +2,16 @@
 
 use engine_traits::WriteBatch;
 use raftstore_proto::{
-    AdminCommand, AdminResponse, Cf, PeerChange, Region, RegionError, RegionPhase, RegionState,
-    Truncated, wire::record,
+    AdminCommand, AdminResponse, Cf, EntryFlags, PeerChange, Region, RegionError, RegionPhase,
+    RegionState, Truncated, wire::record,
 };
 
-use super::{Applier, ExecResult, membership, pending::Fill, truncate};
+use super::{
+    Applier, ExecResult, SplitPart, membership,
+    pending::Fill,
+    split::{self, Births, Parts},
+    truncate,
+};
 use crate::keys;
 
 /// What an admin command changes once it is accepted.
@@ -19,6 +24,8 @@ pub(super) enum Admin {
         /// The replica that executes it is the one removed.
         own_removal: bool,
     },
+    /// The range.
+    Split(Parts),
     /// The start of the log; `None` if it is there already.
     Truncate(Option<Truncated>),
 }
@@ -27,13 +34,19 @@ pub(super) enum Admin {
 ///
 /// # Errors
 /// The same on every replica.
-pub(super) fn decide(applier: &Applier, command: &AdminCommand) -> Result<Admin, RegionError> {
+pub(super) fn decide(
+    applier: &Applier,
+    command: &AdminCommand,
+    flags: EntryFlags,
+) -> Result<Admin, RegionError> {
     let refused = |why| Err(RegionError::InvalidCommand { why });
     match command {
         AdminCommand::CompactLog { index, term } => {
             truncate::truncate(&applier.state, *index, *term).map(Admin::Truncate)
         }
-        AdminCommand::BatchSplit { .. } => refused("split is not supported"),
+        AdminCommand::BatchSplit { requests, right_derive } => {
+            split::cut(&applier.region, flags, requests, *right_derive).map(Admin::Split)
+        }
         AdminCommand::ComputeHash => refused("hashing is not supported"),
         AdminCommand::VerifyHash { .. } => refused("comparing hashes is not supported"),
         AdminCommand::ChangePeer(_) | AdminCommand::ChangePeerV2(_) => {
@@ -71,10 +84,24 @@ pub(super) fn execute<B: WriteBatch>(
     applier: &mut Applier,
     admin: Admin,
     index: u64,
+    births: &dyn Births,
     fill: &mut Fill<B>,
     exec: &mut Vec<ExecResult>,
 ) -> AdminResponse {
     match admin {
+        Admin::Split(parts) => {
+            let born = split::write(&parts, applier.store, births, fill);
+            applier.region = parts.derived.clone();
+            let answer = AdminResponse::Split(parts.in_key_order());
+            let Parts { derived, new, right_derive } = parts;
+            let parts = new
+                .into_iter()
+                .zip(born)
+                .map(|(region, born)| SplitPart { region, born })
+                .collect();
+            exec.push(ExecResult::Split { index, derived, parts, right_derive });
+            answer
+        }
         Admin::Members { change, region, own_removal } => {
             write_region_state(applier, &region, own_removal, fill);
             applier.region = region.clone();

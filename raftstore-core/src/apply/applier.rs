@@ -12,12 +12,13 @@ use protobuf::Message;
 use raft::eraftpb::{ConfChange, ConfChangeV2};
 use raftstore_proto::{
     AdminResponse, ApplyState, Body, Command, DecodeError, Entry, EntryKind, Peer, Region,
-    RegionError, Response, ResponseBody, wire,
+    RegionError, Response, ResponseBody, StoreId, wire,
 };
 
 use super::{
     ExecResult, Proposal, Registration, admin,
     pending::{Fill, Pending, Progress},
+    split::Births,
     write,
 };
 use crate::{
@@ -42,6 +43,7 @@ enum Life {
 #[derive(Debug)]
 pub struct Applier {
     pub(super) incarnation: u64,
+    pub(super) store: StoreId,
     pub(super) peer: Peer,
     pub(super) region: Region,
     /// Includes what waits in the batch.
@@ -51,6 +53,12 @@ pub struct Applier {
     life: Life,
     /// Invariant: ascending by (term, index), all above `state.applied`.
     waiting: VecDeque<Proposal>,
+}
+
+/// What executing an entry may ask.
+pub(super) struct Env<'a, H> {
+    pub(super) hooks: &'a H,
+    pub(super) births: &'a dyn Births,
 }
 
 /// What came of an entry.
@@ -72,9 +80,10 @@ impl Applier {
     /// Starts from a registration.
     #[must_use]
     pub fn new(incarnation: u64, registration: Registration) -> Self {
-        let Registration { peer, term, region, state, store: _ } = registration;
+        let Registration { peer, term, region, state, store } = registration;
         Self {
             incarnation,
+            store,
             peer,
             region,
             state,
@@ -160,7 +169,7 @@ impl Applier {
         &mut self,
         entry: &Entry,
         pending: &mut Pending<B>,
-        hooks: &H,
+        env: &Env<'_, H>,
     ) -> Result<Step, FatalError> {
         if self.life != Life::Running {
             return Ok(Step::Done);
@@ -181,14 +190,14 @@ impl Applier {
             .entry(self.region.id)
             .or_insert_with(|| Progress::new(self.incarnation, self.state));
         let verdict = self
-            .execute(entry, &mut pending.fill, progress, hooks)
+            .execute(entry, &mut pending.fill, progress, env)
             .map_err(FatalError::record("executing a committed entry", Some(self.region.id)))?;
         self.state.applied = entry.index();
         self.state.applied_term = entry.term();
         progress.state = self.state;
         progress.removed = self.life == Life::Removed;
         progress.metrics.entries += 1;
-        self.resolve(entry, verdict, progress, &mut pending.answers, hooks);
+        self.resolve(entry, verdict, progress, &mut pending.answers, env.hooks);
         if progress.removed {
             self.refuse_all(&self.not_found(), &mut pending.answers);
         }
@@ -201,7 +210,7 @@ impl Applier {
         entry: &Entry,
         fill: &mut Fill<B>,
         progress: &mut Progress,
-        hooks: &H,
+        env: &Env<'_, H>,
     ) -> Result<Verdict, DecodeError> {
         match entry.kind() {
             // A new leader's first entry, which nobody waits for, or what raft put in place
@@ -210,13 +219,13 @@ impl Applier {
                 Ok(Verdict { body: Err(RegionError::ConfChangePending), is_admin: true })
             }
             EntryKind::Normal => match decode(wire::decode_command(entry.data()))? {
-                Ok(command) => Ok(self.execute_command(&command, entry, fill, progress, hooks)),
+                Ok(command) => Ok(self.execute_command(&command, entry, fill, progress, env)),
                 Err(error) => Ok(Verdict { body: Err(error), is_admin: false }),
             },
             EntryKind::ConfChange | EntryKind::ConfChangeV2 => {
                 let body = match members_command(entry)? {
                     Some(command) => {
-                        self.execute_members(&command, entry.index(), fill, progress, hooks)
+                        self.execute_members(&command, entry.index(), fill, progress, env)
                     }
                     None => Err(RegionError::InvalidCommand { why: "empty membership change" }),
                 };
@@ -236,19 +245,19 @@ impl Applier {
         entry: &Entry,
         fill: &mut Fill<B>,
         progress: &mut Progress,
-        hooks: &H,
+        env: &Env<'_, H>,
     ) -> Verdict {
         let is_admin = matches!(command.body, Body::Admin(_));
-        let body = self.check_epoch(command, hooks).and_then(|()| match &command.body {
+        let body = self.check_epoch(command, env.hooks).and_then(|()| match &command.body {
             Body::Operations(operations) => {
                 write::validate(operations, &self.region)?;
                 let answers = write::execute(operations, fill, &mut progress.metrics);
                 Ok(ResponseBody::Operations(answers))
             }
             Body::Admin(command) => {
-                let admin = admin::decide(self, command)?;
-                let index = entry.index();
-                let answer = admin::execute(self, admin, index, fill, &mut progress.exec);
+                let admin = admin::decide(self, command, entry.flags())?;
+                let (index, exec) = (entry.index(), &mut progress.exec);
+                let answer = admin::execute(self, admin, index, env.births, fill, exec);
                 Ok(ResponseBody::Admin(answer))
             }
             Body::Status(_) => {
@@ -264,14 +273,14 @@ impl Applier {
         index: u64,
         fill: &mut Fill<B>,
         progress: &mut Progress,
-        hooks: &H,
+        env: &Env<'_, H>,
     ) -> Result<AdminResponse, RegionError> {
-        self.check_epoch(command, hooks)?;
+        self.check_epoch(command, env.hooks)?;
         let Body::Admin(command) = &command.body else {
             return Err(RegionError::InvalidCommand { why: "not a membership change" });
         };
         let admin = admin::decide_members(self, command)?;
-        Ok(admin::execute(self, admin, index, fill, &mut progress.exec))
+        Ok(admin::execute(self, admin, index, env.births, fill, &mut progress.exec))
     }
 
     /// The check that counts: it fences commands that were proposed before a change of the

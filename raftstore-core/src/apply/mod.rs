@@ -9,6 +9,7 @@ mod admin;
 mod applier;
 mod membership;
 mod pending;
+mod split;
 mod task;
 mod truncate;
 mod worker;
@@ -16,6 +17,7 @@ mod write;
 
 pub use applier::Applier;
 pub use task::{
-    ApplyEvent, ApplyMetrics, ApplyResult, ApplyTask, ApplyWork, ExecResult, Proposal, Registration,
+    ApplyEvent, ApplyMetrics, ApplyResult, ApplyTask, ApplyWork, ExecResult, Proposal,
+    Registration, SplitPart,
 };
 pub use worker::{ApplyOutcome, ApplyWorker, SnapBuild};

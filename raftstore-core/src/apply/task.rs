@@ -129,6 +129,16 @@ pub struct ApplyMetrics {
     pub lock_cf_bytes: u64,
 }
 
+/// A region that a split has made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SplitPart {
+    /// Range and members.
+    pub region: Region,
+    /// Whether it was recorded on this store. If not, the store knows something newer of
+    /// it, and the range's data belongs to nobody here (H12).
+    pub born: bool,
+}
+
 /// What an admin entry did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ExecResult {
@@ -139,6 +149,17 @@ pub enum ExecResult {
         /// The change and the region after it; `None` if it was refused, in which case raft
         /// must not be told.
         applied: Option<(PeerChange, Region)>,
+    },
+    /// The region was cut.
+    Split {
+        /// Index of the entry.
+        index: u64,
+        /// The part that keeps the region's id.
+        derived: Region,
+        /// The others, in key order.
+        parts: Vec<SplitPart>,
+        /// Whether the last part is the derived one (else the first).
+        right_derive: bool,
     },
     /// The log may be cut.
     Truncate {

@@ -5,23 +5,27 @@
 //! progress of two incarnations never mixes. Nothing about a batch is said before its
 //! write has returned and has its number.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    cell::Cell,
+    collections::{BTreeMap, VecDeque},
+};
 
 use engine_traits::{Durability, KvEngine, WriteBatch};
-use raftstore_proto::{Cf, Entry, Region, RegionError, RegionId, Response, wire::record};
+use raftstore_proto::{Cf, Entry, PeerId, Region, RegionError, RegionId, Response, wire::record};
 use transport_traits::SnapKey;
 
 use super::{
     Applier, ApplyEvent, ApplyResult, ApplyTask, ApplyWork, Proposal, Registration,
-    applier::Step,
+    applier::{Env, Step},
     pending::{Pending, Progress},
+    split::Births,
 };
 use crate::{
     error::FatalError,
     event::ReplyId,
     hooks::{Bug, Hooks, NoHooks},
     keys,
-    meta::KvNumbers,
+    meta::StoreMeta,
 };
 
 /// Owns the Appliers of its regions and carries out what they fill in.
@@ -121,13 +125,13 @@ impl<K: KvEngine, H: Hooks> ApplyWorker<K, H> {
     pub fn run(
         &mut self,
         tasks: Vec<ApplyTask>,
-        numbers: &KvNumbers,
+        meta: &StoreMeta,
     ) -> Result<ApplyOutcome<K>, FatalError> {
         self.queue.extend(tasks);
         while let Some(task) = self.queue.pop_front() {
-            self.execute(task, numbers)?;
+            self.execute(task, meta)?;
         }
-        self.flush(numbers)?;
+        self.flush(meta)?;
         Ok(std::mem::take(&mut self.outcome))
     }
 
@@ -166,22 +170,22 @@ impl<K: KvEngine, H: Hooks> ApplyWorker<K, H> {
         self.appliers.get(&region)
     }
 
-    fn execute(&mut self, task: ApplyTask, numbers: &KvNumbers) -> Result<(), FatalError> {
+    fn execute(&mut self, task: ApplyTask, meta: &StoreMeta) -> Result<(), FatalError> {
         let ApplyTask { region, incarnation, work } = task;
         match work {
             ApplyWork::Register(registration) => {
-                self.flush_region(region, numbers)?;
+                self.flush_region(region, meta)?;
                 self.register(region, incarnation, *registration);
                 Ok(())
             }
             ApplyWork::Entries { term, entries, proposals } => {
-                self.entries(region, incarnation, term, &entries, proposals, numbers)
+                self.entries(region, incarnation, term, &entries, proposals, meta)
             }
             ApplyWork::Snapshot { request_index } => {
-                self.snapshot(region, incarnation, request_index, numbers)
+                self.snapshot(region, incarnation, request_index, meta)
             }
             ApplyWork::Destroy => {
-                self.flush_region(region, numbers)?;
+                self.flush_region(region, meta)?;
                 self.destroy(region, incarnation);
                 Ok(())
             }
@@ -209,7 +213,7 @@ impl<K: KvEngine, H: Hooks> ApplyWorker<K, H> {
         term: u64,
         entries: &[Entry],
         proposals: Vec<Proposal>,
-        numbers: &KvNumbers,
+        meta: &StoreMeta,
     ) -> Result<(), FatalError> {
         if !self.is_current(region, incarnation) {
             let error = RegionError::RegionNotFound { region };
@@ -220,16 +224,25 @@ impl<K: KvEngine, H: Hooks> ApplyWorker<K, H> {
             applier.wait_for(term, proposals, &mut self.outcome.answers);
         }
         for entry in entries {
+            if entry.flags().split {
+                // Records that this very batch holds count as there.
+                self.flush(meta)?;
+            }
             let Some(applier) = self.appliers.get_mut(&region) else { break };
-            let step = applier.apply(entry, &mut self.pending, &self.hooks)?;
+            let births = StoreBirths { kv: &self.kv, meta, failure: Cell::new(None) };
+            let env = Env { hooks: &self.hooks, births: &births };
+            let step = applier.apply(entry, &mut self.pending, &env)?;
+            if let Some(failure) = births.failure.take() {
+                return Err(failure);
+            }
             if step == Step::Damaged {
-                self.flush(numbers)?;
+                self.flush(meta)?;
                 let index = entry.index();
                 self.outcome.events.push(ApplyEvent::Damaged { region, incarnation, index });
                 break;
             }
             if self.pending.is_full() {
-                self.flush(numbers)?;
+                self.flush(meta)?;
             }
         }
         Ok(())
@@ -263,13 +276,13 @@ impl<K: KvEngine, H: Hooks> ApplyWorker<K, H> {
         region: RegionId,
         incarnation: u64,
         request_index: u64,
-        numbers: &KvNumbers,
+        meta: &StoreMeta,
     ) -> Result<(), FatalError> {
         if !self.is_current(region, incarnation) {
             return Ok(());
         }
         // The snapshot must show what the apply state says, in both directions (H46).
-        self.flush(numbers)?;
+        self.flush(meta)?;
         let Some(applier) = self.appliers.get(&region).filter(|applier| applier.is_running())
         else {
             return Ok(());
@@ -301,22 +314,22 @@ impl<K: KvEngine, H: Hooks> ApplyWorker<K, H> {
     }
 
     /// Writes the batch if it holds anything of `region`.
-    fn flush_region(&mut self, region: RegionId, numbers: &KvNumbers) -> Result<(), FatalError> {
-        if self.pending.progress.contains_key(&region) { self.flush(numbers) } else { Ok(()) }
+    fn flush_region(&mut self, region: RegionId, meta: &StoreMeta) -> Result<(), FatalError> {
+        if self.pending.progress.contains_key(&region) { self.flush(meta) } else { Ok(()) }
     }
 
     /// Writes the batch with the apply states of its regions, then lets out what waited.
-    fn flush(&mut self, numbers: &KvNumbers) -> Result<(), FatalError> {
+    fn flush(&mut self, meta: &StoreMeta) -> Result<(), FatalError> {
         if self.pending.is_empty() {
             return Ok(());
         }
         if self.hooks.planted(Bug::ApplyStateOutsideBatch) {
-            self.write(numbers)?;
+            self.write(meta)?;
         }
         for (region, progress) in &self.pending.progress {
             seal(*region, progress, &mut self.pending.fill.batch);
         }
-        let kv_number = self.write(numbers)?;
+        let kv_number = self.write(meta)?;
         self.outcome.answers.append(&mut self.pending.answers);
         for (region, progress) in std::mem::take(&mut self.pending.progress) {
             let Progress { incarnation, state, exec, answers, metrics, .. } = progress;
@@ -333,12 +346,45 @@ impl<K: KvEngine, H: Hooks> ApplyWorker<K, H> {
         Ok(())
     }
 
-    fn write(&mut self, numbers: &KvNumbers) -> Result<u64, FatalError> {
+    fn write(&mut self, meta: &StoreMeta) -> Result<u64, FatalError> {
         let batch = self.pending.replace_batch(self.kv.write_batch());
         self.kv
             .write(batch, Durability::Buffered)
             .map_err(FatalError::engine("writing applied entries", None))?;
-        Ok(numbers.next_written())
+        Ok(meta.numbers.next_written())
+    }
+}
+
+/// Looks for a birth's obstacles in memory and on disk.
+struct StoreBirths<'a, K> {
+    kv: &'a K,
+    meta: &'a StoreMeta,
+    /// The engine has failed: nothing that was decided since may be written.
+    failure: Cell<Option<FatalError>>,
+}
+
+impl<K: KvEngine> Births for StoreBirths<'_, K> {
+    fn claim(&self, region: RegionId, peer: PeerId) -> bool {
+        // Memory first: what it has forgotten since is on disk by now.
+        if !self.meta.claim_split(region, peer) {
+            return false;
+        }
+        for key in [keys::region_state_key(region), keys::quarantine_key(region)] {
+            match self.kv.get(Cf::Raft, &key) {
+                Ok(None) => {}
+                Ok(Some(_)) => {
+                    self.meta.release_split(region);
+                    return false;
+                }
+                Err(error) => {
+                    let failed =
+                        FatalError::engine("looking for a split-born region", Some(region));
+                    self.failure.set(Some(failed(error)));
+                    return false;
+                }
+            }
+        }
+        true
     }
 }
 

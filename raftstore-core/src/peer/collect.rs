@@ -33,7 +33,7 @@ impl<R: RaftEngine> Peer<R> {
         ctx: &mut Context<K, R, H>,
         round: &mut Round<K, R>,
     ) -> Result<bool, FatalError> {
-        if self.going_away || self.quarantined {
+        if self.going_away || self.quarantined || self.waits_for_birth(ctx) {
             return Ok(false);
         }
         if self.unpark_intake(ctx, &mut round.log, round.number) {
@@ -101,6 +101,11 @@ impl<R: RaftEngine> Peer<R> {
             return Ok(false);
         }
         let id = self.region_id();
+        if self.born_by.take().is_some() {
+            // Nothing of a peer that waited here may stay beside what follows (W11).
+            round.log.clear_region(id);
+        }
+        self.splits.staged(&collected.entries);
         if !collected.entries.is_empty() {
             ctx.metrics.appended_entries += collected.entries.len() as u64;
             self.log_bytes += collected.entries.iter().map(|e| e.payload_len() as u64).sum::<u64>();

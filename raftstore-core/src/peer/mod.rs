@@ -12,6 +12,7 @@ mod raft_group;
 mod read;
 mod reads;
 mod snapshot;
+mod split;
 mod storage;
 
 use std::{
@@ -31,7 +32,12 @@ pub(crate) use log_drain::TracingDrain;
 pub(crate) use snapshot::{Intake, IntakeStage};
 
 use self::{
-    lease::Lease, membership::Member, raft_group::RaftGroup, reads::ReadQueue, storage::PeerStorage,
+    lease::Lease,
+    membership::Member,
+    raft_group::RaftGroup,
+    reads::ReadQueue,
+    split::{OpenSplits, SplitAsk},
+    storage::PeerStorage,
 };
 use crate::{
     FatalError, MonoTime,
@@ -98,6 +104,14 @@ pub(crate) struct Peer<R: RaftEngine> {
     pub(crate) log_bytes: u64,
     /// The commit index has moved since the raft state was last written.
     hard_state_dirty: bool,
+    /// Unapplied entries that cut the region.
+    splits: OpenSplits,
+    /// Callers who want it cut and wait for PD.
+    asks: Vec<SplitAsk>,
+    last_ask: u64,
+    /// A split has made this peer with the KV write of this number, and it has not yet
+    /// written anything itself.
+    born_by: Option<u64>,
     /// When the last membership change was applied.
     conf_changed_at: Option<MonoTime>,
     /// Bytes and keys written since the last heartbeat to PD.
@@ -174,6 +188,10 @@ impl<R: RaftEngine> Peer<R> {
             stored_first: applied.truncated.index + 1,
             log_bytes: 0,
             hard_state_dirty: false,
+            splits: OpenSplits::default(),
+            asks: Vec::new(),
+            last_ask: 0,
+            born_by: None,
             conf_changed_at: None,
             written: (0, 0),
             size_hint: 0,
@@ -296,6 +314,7 @@ impl<R: RaftEngine> Peer<R> {
     /// Takes note of a change of role, term or leader. To be called after anything that may
     /// have changed them, before anything else looks at lease, reads or view.
     pub(crate) fn sync_role<K: KvEngine, H: Hooks>(&mut self, ctx: &mut Context<K, R, H>) {
+        self.sync_splits();
         let seen =
             Seen { is_leader: self.is_leader(), term: self.term(), leader: self.group.leader() };
         if seen == self.seen {
@@ -331,6 +350,9 @@ impl<R: RaftEngine> Peer<R> {
 
     /// Renews the lease from messages that left at `sent` and were confirmed.
     fn renew_lease(&mut self, sent: MonoTime) {
+        if self.has_committed_split() {
+            return;
+        }
         self.lease.renew(sent);
         match self.lease.bound() {
             Some(bound) if self.view_is_open => self.view.extend(bound),
@@ -341,6 +363,9 @@ impl<R: RaftEngine> Peer<R> {
     /// Publishes what readers on other threads may rely on, if anything.
     pub(crate) fn publish_view(&mut self) {
         if self.view_is_open || !self.is_leader() || !self.applied_own_term() || !self.is_active() {
+            return;
+        }
+        if self.has_committed_split() {
             return;
         }
         let Some(lease_until) = self.lease.bound() else {
@@ -440,7 +465,8 @@ impl<R: RaftEngine> Peer<R> {
         let term = self.term();
         let proposals = std::mem::take(&mut self.proposals).into_iter().map(|p| p.reply);
         let reads = self.reads.take_all().into_iter().map(|(reply, _)| reply);
-        for reply in proposals.chain(reads) {
+        let asks = std::mem::take(&mut self.asks).into_iter().filter_map(|ask| ask.reply);
+        for reply in proposals.chain(reads).chain(asks) {
             ctx.refuse(reply, term, error.clone());
         }
     }

@@ -67,11 +67,16 @@ impl<R: RaftEngine> Peer<R> {
         reply: Option<ReplyId>,
         command: Command,
     ) -> Result<(), FatalError> {
+        let asked = command.header.epoch;
         let outcome = match self.validate(&command.header, &command.body) {
             Ok(()) => self.dispatch(ctx, reply, command)?,
             Err(error) => Err(error),
         };
         if let (Err(error), Some(reply)) = (outcome, reply) {
+            let error = match asked {
+                Some(asked) => self.with_siblings(ctx, error, asked),
+                None => error,
+            };
             ctx.refuse(reply, self.term(), error);
         }
         Ok(())
@@ -108,6 +113,9 @@ impl<R: RaftEngine> Peer<R> {
                 }
                 Ok(())
             }
+            Body::Admin(AdminCommand::BatchSplit { requests, .. }) => {
+                self.propose_split(ctx, reply, requests, &command)
+            }
             Body::Admin(AdminCommand::CompactLog { .. }) => self.propose(ctx, reply, &command),
             Body::Admin(_) => {
                 Err(RegionError::InvalidCommand { why: "the command is not supported" })
@@ -121,6 +129,16 @@ impl<R: RaftEngine> Peer<R> {
         ctx: &mut Context<K, R, H>,
         reply: Option<ReplyId>,
         command: &Command,
+    ) -> Result<(), RegionError> {
+        self.propose_with(ctx, reply, command, EntryFlags::default())
+    }
+
+    pub(super) fn propose_with<K: KvEngine, H: Hooks>(
+        &mut self,
+        ctx: &mut Context<K, R, H>,
+        reply: Option<ReplyId>,
+        command: &Command,
+        flags: EntryFlags,
     ) -> Result<(), RegionError> {
         if let Some(reason) = ctx.over_budget() {
             return Err(RegionError::ServerIsBusy { reason, backoff_ms: 50 });
@@ -138,7 +156,7 @@ impl<R: RaftEngine> Peer<R> {
         if !self.is_leader() {
             return Err(self.not_leader());
         }
-        let placed = self.group.propose(data, EntryFlags::default())?;
+        let placed = self.group.propose(data, flags)?;
         self.proposed(ctx, reply, placed);
         Ok(())
     }

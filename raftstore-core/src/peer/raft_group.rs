@@ -88,6 +88,9 @@ pub(crate) struct RaftGroup<R: RaftEngine> {
     withhold_until: u64,
     /// A snapshot's ready was fetched and is not yet installed.
     taking_snapshot: bool,
+    /// Whatever is collected next is written, even if raft would not ask for it.
+    write_due: bool,
+    eager_commit: bool,
 }
 
 impl<R: RaftEngine> std::fmt::Debug for RaftGroup<R> {
@@ -142,6 +145,8 @@ impl<R: RaftEngine> RaftGroup<R> {
             in_flight: VecDeque::new(),
             withhold_until: 0,
             taking_snapshot: false,
+            write_due: false,
+            eager_commit: false,
         })
     }
 
@@ -294,6 +299,30 @@ impl<R: RaftEngine> RaftGroup<R> {
         if self.may_campaign() {
             // Refused only when already leading or not a voter, and then rightly.
             let _ = self.raw.campaign();
+        }
+    }
+
+    /// As [`RaftGroup::campaign`] for a group that has just been born, whose members have
+    /// promised nothing to anybody: without asking first whether asking is any use (W15).
+    pub(crate) fn campaign_at_once(&mut self) {
+        let asks_first = std::mem::replace(&mut self.raw.raft.pre_vote, false);
+        self.campaign();
+        self.raw.raft.pre_vote = asks_first;
+    }
+
+    /// Has the first write of a split-born peer made, and everything held until it is
+    /// durable (R26).
+    pub(crate) fn hold_until_first_write(&mut self) {
+        self.write_due = true;
+        // No term is this: what leaves must wait (R34).
+        self.storage_mut().persisted_term = 0;
+    }
+
+    /// Whether followers hear of a commit at once, or with whatever is sent next.
+    pub(crate) fn set_eager_commit(&mut self, eager: bool) {
+        if self.eager_commit != eager {
+            self.eager_commit = eager;
+            self.raw.skip_bcast_commit(!eager);
         }
     }
 
@@ -455,7 +484,7 @@ impl<R: RaftEngine> RaftGroup<R> {
         let snapshot = (!ready.snapshot().is_empty()).then(|| ready.snapshot().clone());
         let hard_state =
             ready.hs().map(|hs| HardState { term: hs.term, vote: hs.vote, commit: hs.commit });
-        let must_write = ready.must_sync();
+        let must_write = ready.must_sync() || std::mem::take(&mut self.write_due);
         let committed = ready.take_committed_entries().into_iter().map(Entry::from_raft).collect();
         let read_states = ready.take_read_states();
         let from_leader = !ready.messages().is_empty();

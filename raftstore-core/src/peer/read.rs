@@ -20,6 +20,7 @@ impl<R: RaftEngine> Peer<R> {
         command: Command,
     ) -> Result<(), FatalError> {
         let leased = self.lease.covers(ctx.now) || ctx.hooks.planted(Bug::LeaseUnchecked);
+        let leased = leased && !self.has_committed_split();
         if !command.header.read_quorum && leased && self.applied_own_term() {
             ctx.metrics.lease_reads += 1;
             let response = self.execute_read(ctx, &command)?;
@@ -72,6 +73,10 @@ impl<R: RaftEngine> Peer<R> {
     /// Asks a quorum on behalf of all reads that came since the last question. It is asked
     /// after the last of them came, so it proves leadership for each without any clock.
     pub(super) fn issue_reads<K: KvEngine, H: Hooks>(&mut self, ctx: &mut Context<K, R, H>) {
+        if self.has_committed_split() {
+            // Until it is applied nobody knows which part of the range is ours (H36).
+            return;
+        }
         let waiting = self.reads.take_unasked();
         if waiting.is_empty() {
             return;
@@ -109,7 +114,7 @@ impl<R: RaftEngine> Peer<R> {
             return Ok(());
         }
         let early = ctx.hooks.planted(Bug::ReadBeforeApplied);
-        let may_serve = self.is_leader() && self.applied_own_term();
+        let may_serve = self.is_leader() && self.applied_own_term() && !self.has_committed_split();
         if !may_serve && !early {
             return Ok(());
         }

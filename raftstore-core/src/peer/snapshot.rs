@@ -162,6 +162,8 @@ impl<R: RaftEngine> Peer<R> {
         self.last_applying = at.index;
         self.removal = None;
         self.log_bytes = 0;
+        self.splits.applied(u64::MAX);
+        self.splits.staged(&entries);
         let local = self.group.storage().local_state(self.replica.id);
         let state = RegionState { phase: RegionPhase::Applying, region: region.clone() };
         batch.put(
@@ -258,7 +260,7 @@ impl<R: RaftEngine> Peer<R> {
         self.stored_first = key.index + 1;
         if old.is_initialized() {
             for (start, end) in uncovered(&old, &new) {
-                ctx.effects.tasks.push(Task::DeleteRange { start, end });
+                ctx.effects.tasks.push(Task::DeleteRange { start, end, left_by: None });
             }
         }
         ctx.meta.register(&new);

@@ -78,7 +78,7 @@ impl<K: KvEngine> ApplyThread<K> {
             if self.shared.failure.has_failed() {
                 return Ok(());
             }
-            let outcome = worker.run(tasks, &self.meta.numbers)?;
+            let outcome = worker.run(tasks, &self.meta)?;
             self.publish(outcome);
         }
     }

@@ -5,11 +5,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use crossbeam_channel::Sender;
 use engine_traits::KvEngine;
 use parking_lot::RwLock;
 use raftstore_proto::{
-    BusyReason, Command, PeerId, RaftMessage, RegionError, RegionId, Response, StoreId,
+    BusyReason, Command, Epoch, PeerId, RaftMessage, RegionError, RegionId, Response, StoreId,
 };
 use transport_traits::{Inbox, SnapDirection, SnapKey, SnapStore, SnapshotStatus};
 
@@ -133,9 +134,13 @@ impl<K: KvEngine> NodeHandle<K> {
     }
 
     fn queue(&self, reply: ReplyId, command: Command) {
-        let shared = &self.inner.shared;
         let region = command.header.region;
-        let error = match shared.offer(region, Event::Command { reply, command }) {
+        self.offer(reply, region, Event::Command { reply, command });
+    }
+
+    fn offer(&self, reply: ReplyId, region: RegionId, event: Event) {
+        let shared = &self.inner.shared;
+        let error = match shared.offer(region, event) {
             Ok(()) => return,
             Err(Refused::Full) => {
                 RegionError::ServerIsBusy { reason: BusyReason::Queue, backoff_ms: BUSY_BACKOFF_MS }
@@ -144,6 +149,18 @@ impl<K: KvEngine> NodeHandle<K> {
         };
         shared.counters.refused_commands.add(1);
         shared.router.answer(reply, Response::error(0, error));
+    }
+
+    /// Has a region cut at user keys, with ids that PD gives. The answer names the parts in
+    /// key order; the new ones serve as soon as they have elected a leader.
+    pub fn split_region(&self, region: RegionId, epoch: Epoch, keys: Vec<Bytes>) -> Reply {
+        let shared = &self.inner.shared;
+        let (id, reply) = shared.router.enter();
+        if let Some(id) = id {
+            let event = Event::SplitRegion { reply: Some(id), region, epoch, keys };
+            self.offer(id, region, event);
+        }
+        reply
     }
 
     /// Callers who have no answer yet.

@@ -14,7 +14,7 @@ use std::{
 
 use crossbeam_channel::{Receiver, select};
 use pd_client::{Order, PdClient, RegionHeartbeat, RegionRoute, StoreStats};
-use raftstore_proto::{PeerId, RegionId, StoreId};
+use raftstore_proto::{PeerId, Region, RegionId, StoreId};
 
 use super::{
     executor::{Executor, JobId},
@@ -27,6 +27,10 @@ use crate::{Event, FatalError, PdAnswer, PdRequest};
 const IN_FLIGHT_MAX: usize = 64;
 /// Questions about peers that may wait; they are repeated by who asks.
 const QUESTIONS_MAX: usize = 1024;
+/// Questions for split ids that may wait; further ones are refused.
+const SPLITS_MAX: usize = 1024;
+/// Reports of splits that may wait. They are informational: the regions report themselves.
+const SPLIT_REPORTS_MAX: usize = 1024;
 /// Pause before PD is asked for orders again after it failed to answer.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 
@@ -35,8 +39,13 @@ enum End {
     RegionReported(RegionId, pd_client::Result<()>),
     StoreReported(pd_client::Result<()>),
     Validated(RegionId, PeerId, pd_client::Result<Option<RegionRoute>>),
+    SplitIds(RegionId, u64, pd_client::Result<SplitIds>),
+    SplitReported(pd_client::Result<()>),
     Ordered(pd_client::Result<Order>),
 }
+
+/// For each new region its id and those of its peers.
+type SplitIds = Vec<(RegionId, Vec<PeerId>)>;
 
 /// The PD thread.
 pub(super) struct PdThread {
@@ -63,6 +72,9 @@ struct Backlog {
     order: VecDeque<RegionId>,
     reporting: BTreeSet<RegionId>,
     questions: BTreeSet<(RegionId, PeerId)>,
+    /// Somebody waits for each of these: number of the question, region, new regions.
+    splits: VecDeque<(u64, Region, usize)>,
+    split_reports: VecDeque<Vec<Region>>,
     store_report: Option<StoreStats>,
     is_reporting_store: bool,
 }
@@ -71,11 +83,26 @@ enum Next {
     Region(RegionHeartbeat),
     Store(StoreStats),
     Validate(RegionId, PeerId),
+    AskSplit(u64, Region, usize),
+    ReportSplit(Vec<Region>),
 }
 
 impl Backlog {
-    fn add(&mut self, request: PdRequest) {
+    /// Takes a request in. Gives back the question for split ids that it refuses.
+    #[must_use = "whoever asked waits"]
+    fn add(&mut self, request: PdRequest) -> Option<(RegionId, u64)> {
         match request {
+            PdRequest::AskSplit { ask, region, .. } if self.splits.len() >= SPLITS_MAX => {
+                return Some((region.id, ask));
+            }
+            PdRequest::AskSplit { ask, region, count } => {
+                self.splits.push_back((ask, region, count));
+            }
+            PdRequest::ReportSplit(regions) => {
+                if self.split_reports.len() < SPLIT_REPORTS_MAX {
+                    self.split_reports.push_back(regions);
+                }
+            }
             PdRequest::RegionHeartbeat(report) => {
                 let region = report.region.id;
                 let is_first = self.reports.insert(region, report).is_none();
@@ -90,6 +117,7 @@ impl Backlog {
                 }
             }
         }
+        None
     }
 
     fn next(&mut self) -> Option<Next> {
@@ -98,6 +126,12 @@ impl Backlog {
         {
             self.is_reporting_store = true;
             return Some(Next::Store(stats));
+        }
+        if let Some((ask, region, count)) = self.splits.pop_front() {
+            return Some(Next::AskSplit(ask, region, count));
+        }
+        if let Some(regions) = self.split_reports.pop_front() {
+            return Some(Next::ReportSplit(regions));
         }
         if let Some((region, peer)) = self.questions.pop_first() {
             return Some(Next::Validate(region, peer));
@@ -147,7 +181,10 @@ impl PdThread {
             let end = select! {
                 recv(self.requests) -> request => match request {
                     Ok(request) => {
-                        self.backlog.add(request);
+                        if let Some((region, ask)) = self.backlog.add(request) {
+                            let answer = PdAnswer::SplitIds { region, ask, ids: None };
+                            self.shared.tell(region, Event::Pd(answer));
+                        }
                         None
                     }
                     Err(_) => return Ok(()),
@@ -188,6 +225,12 @@ impl PdThread {
                         async move { End::StoreReported(client.store_heartbeat(stats).await) },
                     );
                 }
+                Next::AskSplit(ask, region, count) => self.spawn(async move {
+                    let id = region.id;
+                    End::SplitIds(id, ask, client.ask_split(region, count).await)
+                }),
+                Next::ReportSplit(regions) => self
+                    .spawn(async move { End::SplitReported(client.report_split(regions).await) }),
                 Next::Validate(region, peer) => self.spawn(async move {
                     End::Validated(region, peer, client.region_by_id(region).await)
                 }),
@@ -212,6 +255,15 @@ impl PdThread {
                 self.in_flight -= 1;
                 self.backlog.is_reporting_store = false;
                 self.count("store heartbeat", result);
+            }
+            End::SplitIds(region, ask, result) => {
+                self.in_flight -= 1;
+                let ids = self.count("ids for a split", result);
+                self.shared.tell(region, Event::Pd(PdAnswer::SplitIds { region, ask, ids }));
+            }
+            End::SplitReported(result) => {
+                self.in_flight -= 1;
+                self.count("report of a split", result);
             }
             End::Validated(region, peer, result) => {
                 self.in_flight -= 1;
@@ -269,7 +321,7 @@ mod tests {
     fn leaves(backlog: &mut Backlog) -> Option<(u64, u64)> {
         match backlog.next()? {
             Next::Region(report) => Some((report.region.id.get(), report.term)),
-            Next::Store(_) | Next::Validate(..) => panic!("not a region's report"),
+            _ => panic!("not a region's report"),
         }
     }
 
@@ -277,7 +329,7 @@ mod tests {
     fn a_newer_report_replaces_one_that_waits_and_keeps_its_place() {
         let mut backlog = Backlog::default();
         for (region, term) in [(9, 1), (3, 1), (9, 2)] {
-            backlog.add(report(region, term));
+            assert_eq!(backlog.add(report(region, term)), None);
         }
         assert_eq!(leaves(&mut backlog), Some((9, 2)));
         assert_eq!(leaves(&mut backlog), Some((3, 1)));
@@ -287,10 +339,10 @@ mod tests {
     #[test]
     fn one_report_of_a_region_is_on_its_way_at_a_time() {
         let mut backlog = Backlog::default();
-        backlog.add(report(9, 1));
+        assert_eq!(backlog.add(report(9, 1)), None);
         assert_eq!(leaves(&mut backlog), Some((9, 1)));
-        backlog.add(report(9, 2));
-        backlog.add(report(9, 3));
+        assert_eq!(backlog.add(report(9, 2)), None);
+        assert_eq!(backlog.add(report(9, 3)), None);
         assert_eq!(leaves(&mut backlog), None);
         backlog.reported(RegionId::must(9));
         assert_eq!(leaves(&mut backlog), Some((9, 3)));
@@ -303,7 +355,7 @@ mod tests {
         let mut backlog = Backlog::default();
         for peer in (1..=QUESTIONS_MAX as u64 + 5).chain(1..5) {
             let (region, peer) = (RegionId::must(1), PeerId::must(peer));
-            backlog.add(PdRequest::ValidatePeer { region, peer });
+            assert_eq!(backlog.add(PdRequest::ValidatePeer { region, peer }), None);
         }
         let asked = std::iter::from_fn(|| backlog.next()).count();
         assert_eq!(asked, QUESTIONS_MAX);

@@ -84,6 +84,11 @@ impl Shared {
         let _ = self.link(self.lane_of(region)).significant.send(LaneInput::Event(event));
     }
 
+    /// Tells a lane.
+    pub(super) fn tell_lane(&self, lane: LaneId, event: Event) {
+        let _ = self.link(lane).significant.send(LaneInput::Event(event));
+    }
+
     /// Tells every lane.
     pub(super) fn tell_all(&self, event: impl Fn() -> Event) {
         for link in &self.lanes {

@@ -186,7 +186,10 @@ impl<K: KvEngine, R: RaftEngine> StoreLoop<K, R> {
         if self.shared.failure.has_failed() {
             return;
         }
-        let Effects { messages, answers, apply, tasks, pd } = effects;
+        let Effects { messages, answers, apply, tasks, pd, lanes } = effects;
+        for (lane, event) in lanes {
+            self.shared.tell_lane(lane, event);
+        }
         if !apply.is_empty() {
             self.outlets.apply.push(apply);
         }

@@ -59,7 +59,9 @@ impl<K: KvEngine> RegionThread<K> {
     }
 
     fn tell(&self, done: TaskDone) {
-        let (TaskDone::Installed { region, .. } | TaskDone::Built { region, .. }) = &done;
+        let (TaskDone::Installed { region, .. }
+        | TaskDone::Built { region, .. }
+        | TaskDone::RangeDeleted { region }) = &done;
         let region = *region;
         if let TaskDone::Installed { outcome: InstallOutcome::Done { .. }, .. } = &done {
             self.shared.counters.snapshots_installed.add(1);

@@ -66,7 +66,7 @@ impl<K: KvEngine, H: Hooks> std::fmt::Debug for RegionWorker<K, H> {
 #[derive(Debug)]
 enum Job {
     Install(Order),
-    DeleteRange { start: Vec<u8>, end: Vec<u8> },
+    DeleteRange { start: Vec<u8>, end: Vec<u8>, left_by: Option<RegionId> },
     DeleteSnapshot { direction: SnapDirection, key: SnapKey },
 }
 
@@ -134,8 +134,8 @@ impl<K: KvEngine, H: Hooks> RegionWorker<K, H> {
                 self.waiting.push_back(Job::Install(Order { region, peer, incarnation, key }));
             }
             Task::CancelInstall { region, incarnation } => self.cancel(region, incarnation),
-            Task::DeleteRange { start, end } => {
-                self.waiting.push_back(Job::DeleteRange { start, end });
+            Task::DeleteRange { start, end, left_by } => {
+                self.waiting.push_back(Job::DeleteRange { start, end, left_by });
             }
             Task::DeleteSnapshot { direction, key } => {
                 self.waiting.push_back(Job::DeleteSnapshot { direction, key });
@@ -197,11 +197,12 @@ impl<K: KvEngine, H: Hooks> RegionWorker<K, H> {
                 };
                 self.settle(order, next, slice);
             }
-            Job::DeleteRange { start, end } => {
+            Job::DeleteRange { start, end, left_by } => {
                 let range = Range::new(&start, &end);
                 if !range.is_empty() {
                     self.delete_range(range, None, numbers, slice)?;
                 }
+                slice.done.extend(left_by.map(|region| TaskDone::RangeDeleted { region }));
             }
             Job::DeleteSnapshot { direction, key } => {
                 // What stays is found and removed by a later pass (H55).

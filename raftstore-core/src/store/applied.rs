@@ -4,7 +4,7 @@
 use engine_traits::{KvEngine, RaftEngine};
 use raftstore_proto::{ChangeKind, PeerChange, Region, RegionId, Truncated};
 
-use super::Store;
+use super::{Store, split::SplitDone};
 use crate::{
     FatalError, PdRequest,
     apply::{ApplyEvent, ApplyResult, ExecResult},
@@ -56,6 +56,10 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
                             self.on_peer_changed(region, index, &change, after);
                         }
                     }
+                    ExecResult::Split { index: _, derived, parts, right_derive } => {
+                        let split = SplitDone { derived, parts, right_derive, kv_number };
+                        self.on_split(region, split)?;
+                    }
                     ExecResult::Truncate { truncated, first_index_before } => {
                         self.on_truncated(region, truncated, first_index_before, kv_number);
                     }
@@ -67,6 +71,7 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
             let truncated = peer.applied.truncated.max(state.truncated);
             peer.applied = raftstore_proto::ApplyState { truncated, ..state };
             peer.release_backlog(ctx, state.applied);
+            peer.note_splits_applied(state.applied);
             peer.written.0 += metrics.written_bytes;
             peer.written.1 += metrics.written_keys;
             peer.size_hint = peer.size_hint.saturating_add(metrics.size_diff).max(0);

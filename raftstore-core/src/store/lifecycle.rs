@@ -50,6 +50,10 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
         if peer.going_away {
             return;
         }
+        if !peer.is_initialized() && !ctx.meta.begin_end(region) {
+            // A split has taken its place, and replaces it in a moment (H12).
+            return;
+        }
         peer.going_away = true;
         peer.withdraw_view();
         peer.answer_all(ctx, &RegionError::RegionNotFound { region });
@@ -142,7 +146,11 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
                 }
                 DestroyStage::KvWait(number) if number <= self.ctx.kv_durable => {
                     if let Some((start, end)) = gone.range.take() {
-                        self.ctx.effects.tasks.push(Task::DeleteRange { start, end });
+                        self.ctx.effects.tasks.push(Task::DeleteRange {
+                            start,
+                            end,
+                            left_by: None,
+                        });
                     }
                     round.log.clear_region(*region);
                     round.sync = true;
@@ -225,6 +233,8 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
         for region in reached.into_values().flatten() {
             ctx.mark(region);
         }
+        self.remove_leftovers();
+        let ctx = &mut self.ctx;
         let durable = ctx.kv_durable;
         let (spent, keep) = std::mem::take(&mut self.spent)
             .into_iter()

@@ -88,10 +88,21 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
                 }
             }
             Admission::TellSender(epoch) => self.tell_sender(region, envelope, epoch),
-            Admission::Drop(reason) => self.ctx.drop_message(Some(region), reason),
+            Admission::Drop(reason) => {
+                if reason == Dropped::RegionNonexistent {
+                    self.keep_first(region, &message);
+                }
+                self.ctx.drop_message(Some(region), reason);
+            }
         }
         self.discard_snapshot_of(&message);
         Ok(())
+    }
+
+    fn keep_first(&mut self, region: RegionId, message: &RaftMessage) {
+        if self.first_messages.keep(region, message) {
+            self.ctx.metrics.first_messages_kept += 1;
+        }
     }
 
     fn admit(
@@ -167,6 +178,8 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
         });
         if let Err(refused) = self.ctx.meta.claim_creation(id, envelope.to.id, range.as_ref()) {
             tracing::debug!(region = %id, ?refused, "peer not created");
+            // The parent may not have applied its split yet.
+            self.keep_first(id, message);
             self.ctx.drop_message(Some(id), Dropped::RegionOverlap);
             return Ok(false);
         }

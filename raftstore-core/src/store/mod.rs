@@ -14,6 +14,7 @@ mod placement;
 mod round;
 #[cfg(feature = "test-support")]
 pub mod seed;
+mod split;
 mod start;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -22,7 +23,12 @@ use engine_traits::{KvEngine, RaftEngine};
 use raftstore_proto::{Body, Command, RegionError, RegionId, Response};
 use transport_traits::SnapKey;
 
-use self::{duties::TickSchedule, lifecycle::Destroying, round::RoundInFlight};
+use self::{
+    duties::TickSchedule,
+    lifecycle::Destroying,
+    round::RoundInFlight,
+    split::{FirstMessages, Leftover},
+};
 pub use self::{
     inspect::{PeerPhase, PeerStatus},
     open::StoreOptions,
@@ -58,6 +64,10 @@ pub struct Store<K: KvEngine, R: RaftEngine, H: Hooks = NoHooks> {
     /// Volume already reported to PD: bytes, keys.
     reported_written: (u64, u64),
     stopping: bool,
+    /// Messages of regions that a split has not put here yet.
+    first_messages: FirstMessages,
+    /// Data that splits have left to nobody, and that has to go.
+    leftovers: Vec<Leftover>,
     /// Commit indexes that moved alone are written with the next round.
     flush_commits_due: bool,
 }
@@ -84,6 +94,10 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
         match event {
             Event::Message { message, snapshot } => self.on_message(*message, snapshot)?,
             Event::Command { reply, command } => self.on_command(reply, command)?,
+            Event::SplitRegion { reply, region, epoch, keys } => {
+                self.on_split_wanted(reply, region, epoch, keys);
+            }
+            Event::SplitBorn(born) => self.on_split_born(*born)?,
             Event::Tick => self.on_tick(),
             Event::Unreachable { region, to } => {
                 if let Some(peer) = self.peers.get_mut(&region).filter(|peer| peer.is_active()) {
@@ -111,6 +125,12 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
             }
             Event::TaskDone(TaskDone::Installed { region, incarnation, outcome }) => {
                 self.on_installed(region, incarnation, outcome);
+            }
+            Event::TaskDone(TaskDone::RangeDeleted { region }) => {
+                self.ctx.meta.leftover_removed(region);
+            }
+            Event::Pd(PdAnswer::SplitIds { region, ask, ids }) => {
+                self.on_split_ids(region, ask, ids)?;
             }
             Event::Pd(PdAnswer::Order(order)) => self.on_order(order)?,
             Event::Pd(PdAnswer::Validated { region, peer, route }) => {

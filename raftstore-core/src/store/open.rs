@@ -12,6 +12,7 @@ use transport_traits::{SnapDirection, SnapKey};
 use super::{
     Store,
     duties::TickSchedule,
+    split::FirstMessages,
     start::{self, RecoveredPeer, Recovery},
 };
 use crate::{
@@ -57,7 +58,10 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
             .map(|lane| Self::empty(&options, LaneId(lane), now))
             .collect();
         let unneeded = unneeded_snapshots(&options.received, &recovery);
-        let Recovery { peers, applying, quarantined, tombstones, gaps, .. } = recovery;
+        let Recovery { peers, applying, quarantined, tombstones, votes, gaps } = recovery;
+        for (region, peer) in votes {
+            options.meta.remember_vote(region, peer);
+        }
         tracing::info!(
             store = %options.store,
             peers = peers.len(),
@@ -69,7 +73,7 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
         let first = &mut lanes[0];
         first.unreadable = quarantined.iter().map(|(region, _)| *region).collect();
         for (start, end) in gaps {
-            first.ctx.effects.tasks.push(Task::DeleteRange { start, end });
+            first.ctx.effects.tasks.push(Task::DeleteRange { start, end, left_by: None });
         }
         for key in unneeded {
             let direction = SnapDirection::Received;
@@ -129,6 +133,8 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
             unreadable: Vec::new(),
             reported_written: (0, 0),
             stopping: false,
+            first_messages: FirstMessages::default(),
+            leftovers: Vec::new(),
             flush_commits_due: false,
         }
     }
@@ -144,6 +150,7 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
         if applying {
             peer.resume_intake(ctx);
         } else {
+            peer.find_open_splits(ctx)?;
             peer.register_applier(ctx);
             if peer.group.is_sole_voter() {
                 // Nobody else can have been promised anything.

@@ -34,7 +34,11 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
             if peer.collect(&mut self.ctx, &mut round)? {
                 members.push((region, peer.incarnation));
             }
-            if peer.is_active() && peer.group.has_ready() && !peer.waits_with_snapshot() {
+            if peer.is_active()
+                && peer.group.has_ready()
+                && !peer.waits_with_snapshot()
+                && !peer.waits_for_birth(&self.ctx)
+            {
                 self.ctx.mark(region);
             }
             self.check_damage(region)?;

@@ -16,15 +16,16 @@ use std::collections::BTreeSet;
 
 use engine_traits::{Durability, KvEngine, RaftEngine, RaftLogBatch, WriteBatch};
 use raftstore_proto::{
-    ApplyState, Cf, DecodeError, HardState, LocalState, Peer, PeerId, Region, RegionId,
-    RegionPhase, RegionState, StoreId, Truncated, wire::record,
+    ApplyState, Cf, DecodeError, LocalState, Peer, PeerId, Region, RegionId, RegionPhase,
+    RegionState, StoreId, wire::record,
 };
 
 use self::scan::Scanned;
+pub(super) use crate::keys::{initial_apply_state, initial_local_state};
 use crate::{
     error::FatalError,
     hooks::{Bug, Hooks},
-    keys::{self, RAFT_INIT_LOG_INDEX, RAFT_INIT_LOG_TERM},
+    keys,
 };
 
 mod check;
@@ -41,6 +42,8 @@ pub(crate) struct Recovery {
     pub(crate) quarantined: Vec<(RegionId, String)>,
     /// Replicas that were removed.
     pub(crate) tombstones: usize,
+    /// Replicas without data that have voted.
+    pub(crate) votes: Vec<(RegionId, PeerId)>,
     /// Data keys `[start, end)` that belong to no region here. Empty while any region's
     /// record is unreadable: its data must not be taken for garbage (W12).
     pub(crate) gaps: Vec<(Vec<u8>, Vec<u8>)>,
@@ -62,24 +65,6 @@ pub(crate) struct RecoveredPeer {
     pub(crate) apply: ApplyState,
     /// Term of the last log entry.
     pub(crate) last_term: u64,
-}
-
-/// State of a new region's data.
-pub(super) const fn initial_apply_state() -> ApplyState {
-    ApplyState {
-        applied: RAFT_INIT_LOG_INDEX,
-        applied_term: RAFT_INIT_LOG_TERM,
-        truncated: Truncated { index: RAFT_INIT_LOG_INDEX, term: RAFT_INIT_LOG_TERM },
-    }
-}
-
-/// State of a new region's log.
-pub(super) const fn initial_local_state(peer: PeerId) -> LocalState {
-    LocalState {
-        peer,
-        hard_state: HardState { term: RAFT_INIT_LOG_TERM, vote: 0, commit: RAFT_INIT_LOG_INDEX },
-        last_index: RAFT_INIT_LOG_INDEX,
-    }
 }
 
 /// Why one replica cannot be recovered.
@@ -274,7 +259,10 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Run<'_, K, R, H> {
                 }
             },
         };
-        if stored.is_some_and(|stored| removed.is_none_or(|removed| stored.peer > removed)) {
+        if let Some(stored) = stored
+            && removed.is_none_or(|removed| stored.peer > removed)
+        {
+            self.recovery.votes.push((id, stored.peer));
             return Ok(());
         }
         self.kv_batch.delete(Cf::Raft, &keys::apply_state_key(id));
@@ -295,7 +283,9 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Run<'_, K, R, H> {
     /// peer is created again (H9). Entries without a region mean that its record is lost.
     fn log_alone(&mut self, id: RegionId) -> Result<(), FatalError> {
         match self.raft.raft_state(id).map_err(Trouble::engine("recovering a vote", id)) {
-            Ok(Some(LocalState { last_index: 0, .. })) => {}
+            Ok(Some(LocalState { last_index: 0, peer, .. })) => {
+                self.recovery.votes.push((id, peer));
+            }
             Ok(_) => {
                 self.unreadable = true;
                 self.quarantine(id, "log entries without a region record".to_owned());

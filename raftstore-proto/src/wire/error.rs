@@ -68,6 +68,7 @@ pub(super) fn error_to_pb(error: &RegionError) -> errorpb::Error {
         | RegionError::ConfChangeRejected { .. }
         | RegionError::NotReady
         | RegionError::Stopping
+        | RegionError::PlacementUnavailable
         | RegionError::Remote { .. } => {}
     }
     out

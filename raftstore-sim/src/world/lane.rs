@@ -118,6 +118,7 @@ impl World {
                 effects.apply.clear();
                 effects.tasks.clear();
                 effects.pd.clear();
+                effects.lanes.clear();
                 self.perform(store, effects);
                 self.crash_at(store, crash, among);
                 return false;
@@ -138,6 +139,9 @@ impl World {
         }
         for task in effects.apply {
             self.queue_apply(store, task);
+        }
+        for (lane, event) in effects.lanes {
+            self.push(store, usize::from(lane.0), Input::Event(event));
         }
         for task in effects.tasks {
             self.start_task(store, task);
@@ -192,10 +196,16 @@ fn region_of(event: &Event) -> Option<RegionId> {
         Event::Message { message, .. } => message.region(),
         Event::Command { command, .. } => Some(command.header.region),
         Event::Unreachable { region, .. } | Event::SnapshotStatus { region, .. } => Some(*region),
-        Event::TaskDone(TaskDone::Built { region, .. } | TaskDone::Installed { region, .. }) => {
+        Event::TaskDone(
+            TaskDone::Built { region, .. }
+            | TaskDone::Installed { region, .. }
+            | TaskDone::RangeDeleted { region },
+        ) => Some(*region),
+        Event::Pd(PdAnswer::Order(order)) => Some(order.region),
+        Event::Pd(PdAnswer::SplitIds { region, .. }) | Event::SplitRegion { region, .. } => {
             Some(*region)
         }
-        Event::Pd(PdAnswer::Order(order)) => Some(order.region),
+        Event::SplitBorn(born) => Some(born.region.id),
         Event::Pd(PdAnswer::Validated { region, .. }) => Some(*region),
         Event::Applied(_) | Event::Tick | Event::KvDurable(_) | Event::Stop => None,
     }

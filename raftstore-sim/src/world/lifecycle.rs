@@ -198,7 +198,7 @@ impl World {
             for slot in &mut running.apply {
                 for task in slot.queue.drain(..).collect::<Vec<_>>() {
                     // Executing is allowed until the end; here the process is in a hurry.
-                    match slot.worker.run(vec![task], &running.meta.numbers) {
+                    match slot.worker.run(vec![task], &running.meta) {
                         Ok(outcome) => {
                             answers.extend(outcome.answers);
                             for event in outcome.events {

@@ -54,7 +54,7 @@ impl World {
         let slot_state = &mut running.apply[slot];
         let take = slot_state.queue.len().min(APPLY_BATCH);
         let tasks: Vec<_> = slot_state.queue.drain(..take).collect();
-        let result = slot_state.worker.run(tasks, &running.meta.numbers);
+        let result = slot_state.worker.run(tasks, &running.meta);
         let outcome = match result {
             Ok(outcome) => outcome,
             Err(error) => return self.fatal(store, &error),
@@ -126,6 +126,15 @@ impl World {
                         );
                     }
                     ExecResult::ChangePeer { applied: None, .. } => {}
+                    ExecResult::Split { derived, parts, .. } => {
+                        self.checks.members.note(derived);
+                        for part in parts {
+                            self.checks.members.note(&part.region);
+                        }
+                        let count = parts.len();
+                        let line = format_args!("is cut, {count} new regions: {parts:?}");
+                        self.transcript.event(self.now, store, region, line);
+                    }
                     ExecResult::Truncate { .. } => self.counters.hit(Sometimes::LogCuts),
                 }
             }

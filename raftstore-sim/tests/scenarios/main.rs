@@ -10,6 +10,7 @@ mod kv;
 mod raft;
 mod read;
 mod snap;
+mod spl;
 mod stale;
 mod tl;
 

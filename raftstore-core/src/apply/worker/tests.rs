@@ -40,7 +40,7 @@ impl Hooks for Planted {
 /// A worker with the regions 1 `[b, m)` and 2 `[m, )`, both applied up to 5.
 struct Fixture<H: Hooks = NoHooks> {
     kv: MemEngine,
-    numbers: KvNumbers,
+    meta: StoreMeta,
     worker: ApplyWorker<MemEngine, H>,
 }
 
@@ -94,15 +94,15 @@ impl<H: Hooks> Fixture<H> {
     fn with(hooks: H) -> Self {
         let kv = MemEngine::new();
         let worker = ApplyWorker::new(kv.clone(), hooks);
-        let mut fixture = Self { kv, numbers: KvNumbers::default(), worker };
+        let mut fixture = Self { kv, meta: StoreMeta::default(), worker };
         let registered = fixture.run(vec![task(R1, registration(R1)), task(R2, registration(R2))]);
         assert!(registered.answers.is_empty() && registered.events.is_empty());
-        assert_eq!(fixture.numbers.written(), 0, "nothing to write");
+        assert_eq!(fixture.meta.numbers.written(), 0, "nothing to write");
         fixture
     }
 
     fn run(&mut self, tasks: Vec<ApplyTask>) -> ApplyOutcome<MemEngine> {
-        self.worker.run(tasks, &self.numbers).expect("the engine does not fail")
+        self.worker.run(tasks, &self.meta).expect("the engine does not fail")
     }
 
     /// Executes entries of region 1, each awaited by a caller.

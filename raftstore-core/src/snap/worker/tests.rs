@@ -269,7 +269,11 @@ fn a_cancel_stops_between_slices_and_is_told_once() {
 
 #[test]
 fn h52_deletions_and_installs_keep_their_order() {
-    let delete = || Task::DeleteRange { start: keys::data_key(b"b"), end: keys::data_key(b"z") };
+    let delete = || Task::DeleteRange {
+        start: keys::data_key(b"b"),
+        end: keys::data_key(b"z"),
+        left_by: None,
+    };
     let bench = Bench::new();
     bench.receive(region(), &[b"c"]);
     let mut worker = bench.worker(NoHooks);
@@ -288,7 +292,11 @@ fn h52_deletions_and_installs_keep_their_order() {
 fn an_empty_or_reversed_range_deletes_nothing() {
     let bench = Bench::new();
     let mut worker = bench.worker(NoHooks);
-    worker.push(Task::DeleteRange { start: keys::data_key(b"m"), end: keys::data_key(b"b") });
+    worker.push(Task::DeleteRange {
+        start: keys::data_key(b"m"),
+        end: keys::data_key(b"b"),
+        left_by: None,
+    });
     assert!(bench.run(&mut worker).is_empty());
     bench.assert_rows(&OLD);
 }

@@ -8,7 +8,7 @@ use raftstore_proto::{
 use super::{RecoveredPeer, Run, Trouble, initial_apply_state, initial_local_state};
 use crate::{
     hooks::{Bug, Hooks},
-    keys::{self, RAFT_INIT_LOG_INDEX, RAFT_INIT_LOG_TERM},
+    keys::{self, completed_local_state},
 };
 
 const DOING: &str = "recovering a region";
@@ -24,7 +24,7 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Run<'_, K, R, H> {
             Some(stored) if stored.peer == peer.id && (stored.last_index > 0 || !is_new) => stored,
             Some(stored) if stored.peer == peer.id => {
                 // W3: split-born where an uninitialised peer of the same id had voted.
-                let local = complete(&stored);
+                let local = completed_local_state(&stored);
                 self.log_batch.put_raft_state(region.id, &local);
                 local
             }
@@ -168,20 +168,6 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Run<'_, K, R, H> {
         };
         entry.verify(region).map_err(Trouble::record)?;
         Ok(entry.term())
-    }
-}
-
-/// The state of a new region's log in the place of a vote alone.
-fn complete(vote: &LocalState) -> LocalState {
-    let HardState { term, vote: voted, .. } = vote.hard_state;
-    LocalState {
-        peer: vote.peer,
-        hard_state: HardState {
-            term: term.max(RAFT_INIT_LOG_TERM),
-            vote: if term > RAFT_INIT_LOG_TERM { voted } else { 0 },
-            commit: RAFT_INIT_LOG_INDEX,
-        },
-        last_index: RAFT_INIT_LOG_INDEX,
     }
 }
 

@@ -107,9 +107,9 @@ fn failed_write_answers_nobody_until_stop() {
         task(R1, work(vec![write(8)], vec![waits(8, TERM), waits(9, TERM)])),
         task(R2, work(vec![], vec![Proposal { reply: ReplyId(1), ..waits(6, TERM) }])),
     ];
-    let failed = fixture.worker.run(tasks, &fixture.numbers).unwrap_err();
+    let failed = fixture.worker.run(tasks, &fixture.meta).unwrap_err();
     assert_eq!(failed.doing, "writing applied entries");
-    assert_eq!(fixture.numbers.written(), 0);
+    assert_eq!(fixture.meta.numbers.written(), 0);
     let mut answers = fixture.worker.stop();
     answers.sort_by_key(|(reply, _)| *reply);
     let replies: Vec<u64> = answers.iter().map(|(reply, _)| reply.0).collect();
@@ -127,7 +127,7 @@ fn answers_of_written_batches_survive_a_later_failure() {
         task(R1, ApplyWork::Snapshot { request_index: 6 }),
         task(R1, work(vec![write(7)], vec![waits(7, TERM)])),
     ];
-    assert!(fixture.worker.run(tasks, &fixture.numbers).is_err());
+    assert!(fixture.worker.run(tasks, &fixture.meta).is_err());
     let answers = fixture.worker.stop();
     assert_eq!(answers.len(), 2);
     assert!(answers[0].0 == reply(6) && answers[0].1.body.is_ok());
@@ -143,7 +143,7 @@ fn stop_after_a_panic_answers_everybody() {
         task(R1, work(gap, vec![waits(6, TERM), waits(8, TERM)])),
         task(R1, work(vec![], vec![waits(9, TERM)])),
     ];
-    let run = std::panic::AssertUnwindSafe(|| fixture.worker.run(tasks, &fixture.numbers));
+    let run = std::panic::AssertUnwindSafe(|| fixture.worker.run(tasks, &fixture.meta));
     assert!(std::panic::catch_unwind(run).is_err());
     assert_eq!(fixture.worker.stop().len(), 3);
 }

@@ -16,7 +16,7 @@ fn writes_data_and_state_in_one_buffered_write() {
     let result = applied(&outcome);
     assert_eq!((result.state.applied, result.state.applied_term), (7, TERM));
     assert_eq!(fixture.stored_state(R1), Some(result.state));
-    assert_eq!((result.kv_number, fixture.numbers.written()), (1, 1));
+    assert_eq!((result.kv_number, fixture.meta.numbers.written()), (1, 1));
     assert_eq!(
         outcome.answers,
         [

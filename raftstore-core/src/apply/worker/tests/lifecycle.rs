@@ -18,7 +18,7 @@ fn regions_share_one_write() {
         task(R2, no_proposals(vec![write_to(R2, 6, "n")])),
         task(R1, no_proposals(vec![write_to(R1, 7, "c")])),
     ]);
-    assert_eq!((fixture.kv.unsynced_writes(), fixture.numbers.written()), (1, 1));
+    assert_eq!((fixture.kv.unsynced_writes(), fixture.meta.numbers.written()), (1, 1));
     let regions: Vec<_> = outcome
         .events
         .iter()
@@ -83,7 +83,7 @@ fn snapshot_comes_even_if_more_was_asked_for() {
     let mut fixture = Fixture::new();
     let outcome = fixture.run(vec![task(R1, ApplyWork::Snapshot { request_index: 9 })]);
     assert_eq!(outcome.builds[0].key, SnapKey { region: R1, term: 5, index: 5 });
-    assert_eq!(fixture.numbers.written(), 0);
+    assert_eq!(fixture.meta.numbers.written(), 0);
     let other = ApplyTask {
         region: R1,
         incarnation: INCARNATION - 1,
@@ -145,7 +145,7 @@ fn h60_entries_without_an_applier_stop_the_store() {
     let unknown = RegionId::must(9);
     let entries = vec![write_to(unknown, 6, "b")];
     let tasks = vec![task(unknown, work(entries, vec![waits(6, TERM)]))];
-    let error = fixture.worker.run(tasks, &fixture.numbers).unwrap_err();
+    let error = fixture.worker.run(tasks, &fixture.meta).unwrap_err();
     assert_eq!(error.region, Some(unknown));
     assert_eq!(fixture.worker.stop().len(), 1);
     let mut fixture = Fixture::new();
@@ -207,7 +207,7 @@ fn undecodable_command_stops_the_store() {
     let mut fixture = Fixture::new();
     let garbage = seal(R1, raw(6, TERM, vec![0xFF; 5]));
     let tasks = vec![task(R1, work(vec![garbage], vec![waits(6, TERM)]))];
-    let error = fixture.worker.run(tasks, &fixture.numbers).unwrap_err();
+    let error = fixture.worker.run(tasks, &fixture.meta).unwrap_err();
     assert_eq!(error.region, Some(R1));
     assert_eq!(fixture.kv.unsynced_writes(), 0);
     assert_eq!(fixture.worker.stop().len(), 1);
@@ -218,5 +218,5 @@ fn failed_engine_snapshot_stops_the_store() {
     let mut fixture = Fixture::new();
     fixture.kv.faults().fail_read(1);
     let tasks = vec![task(R1, ApplyWork::Snapshot { request_index: 5 })];
-    assert!(fixture.worker.run(tasks, &fixture.numbers).is_err());
+    assert!(fixture.worker.run(tasks, &fixture.meta).is_err());
 }

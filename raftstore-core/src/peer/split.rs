@@ -1,0 +1,315 @@
+//! Splits, seen from one peer: which of its log's entries cut it, what that does to leases
+//! and reads, how a cut is proposed, and how a peer that a split has made begins.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use engine_traits::{KvEngine, RaftEngine};
+use raftstore_proto::{
+    AdminCommand, BusyReason, Command, EntryFlags, Epoch, Header, PeerId, RegionError, RegionId,
+    SplitRequest,
+};
+
+use super::Peer;
+use crate::{
+    FatalError, PdRequest, ReplyId,
+    command::{check_epoch, check_split},
+    context::Context,
+    hooks::Hooks,
+};
+
+/// Questions for split ids of one region that may wait for PD.
+const ASKS_MAX: usize = 16;
+
+/// Indexes of entries that cut the region and are not applied, ascending; those on their
+/// way to the disk too (W1).
+#[derive(Debug, Default)]
+pub(super) struct OpenSplits(VecDeque<u64>);
+
+impl OpenSplits {
+    /// Entries were staged: from the first index on they replace what was there.
+    pub(super) fn staged<'a>(
+        &mut self,
+        entries: impl IntoIterator<Item = &'a raftstore_proto::Entry>,
+    ) {
+        for (place, entry) in entries.into_iter().enumerate() {
+            if place == 0 {
+                self.0.retain(|index| *index < entry.index());
+            }
+            if entry.flags().split {
+                self.0.push_back(entry.index());
+            }
+        }
+    }
+
+    /// Everything up to `index` is applied, or replaced by a snapshot.
+    pub(super) fn applied(&mut self, index: u64) {
+        while self.0.front().is_some_and(|first| *first <= index) {
+            self.0.pop_front();
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether one of them is committed, in raft's own eyes: the commit index can leave with
+    /// the next message although this peer has not been handed the entry.
+    pub(super) fn any_committed(&self, committed: u64) -> bool {
+        self.0.front().is_some_and(|first| *first <= committed)
+    }
+}
+
+/// A caller who wants the region cut, while PD is asked for ids.
+#[derive(Debug)]
+pub(crate) struct SplitAsk {
+    pub(crate) number: u64,
+    pub(crate) reply: Option<ReplyId>,
+    epoch: Epoch,
+    keys: Vec<Bytes>,
+}
+
+impl<R: RaftEngine> Peer<R> {
+    /// Whether a split is committed and not yet applied: a part of the range may be served
+    /// elsewhere at any moment (H36).
+    pub(super) fn has_committed_split(&self) -> bool {
+        self.splits.any_committed(self.group.committed())
+    }
+
+    /// Takes note of the log as it is: while a split is open its commit is told to
+    /// followers at once, and once it is committed nobody reads by the old range.
+    pub(super) fn sync_splits(&mut self) {
+        self.group.set_eager_commit(!self.splits.is_empty());
+        if self.has_committed_split() {
+            self.withdraw_view();
+        }
+    }
+
+    /// Everything up to `index` is applied.
+    pub(crate) fn note_splits_applied(&mut self, index: u64) {
+        self.splits.applied(index);
+    }
+
+    /// Looks for cuts among the entries that were not applied before a restart.
+    pub(crate) fn find_open_splits<K: KvEngine, H: Hooks>(
+        &mut self,
+        ctx: &Context<K, R, H>,
+    ) -> Result<(), FatalError> {
+        let (mut next, last) = (self.applied.applied + 1, self.group.storage().last_index);
+        while next <= last {
+            let mut entries = Vec::new();
+            let read = ctx
+                .raft
+                .entries(self.region_id(), next, last + 1, 1 << 20, &mut entries)
+                .map_err(FatalError::engine("reading the raft log", Some(self.region_id())));
+            match read {
+                Ok(0) => break,
+                Ok(_) => {}
+                // raft's own reads will come across it, and take the replica out of service.
+                Err(FatalError { source: crate::FatalSource::Engine(error), .. })
+                    if matches!(error, engine_traits::Error::CorruptLog { .. }) =>
+                {
+                    break;
+                }
+                Err(error) => return Err(error),
+            }
+            for entry in entries.iter().filter(|entry| entry.flags().split) {
+                self.splits.0.push_back(entry.index());
+            }
+            next += entries.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// Takes on a wish for a split: PD is asked for ids (5.8).
+    pub(crate) fn ask_split<K: KvEngine, H: Hooks>(
+        &mut self,
+        ctx: &mut Context<K, R, H>,
+        reply: Option<ReplyId>,
+        epoch: Epoch,
+        keys: Vec<Bytes>,
+    ) {
+        let asked = self.admit_split(epoch, &keys).and_then(|()| {
+            if self.asks.len() < ASKS_MAX {
+                Ok(())
+            } else {
+                Err(RegionError::ServerIsBusy { reason: BusyReason::Queue, backoff_ms: 100 })
+            }
+        });
+        if let Err(error) = asked {
+            let error = self.with_siblings(ctx, error, epoch);
+            if let Some(reply) = reply {
+                ctx.refuse(reply, self.term(), error);
+            }
+            return;
+        }
+        self.last_ask += 1;
+        let number = self.last_ask;
+        ctx.effects.pd.push(PdRequest::AskSplit {
+            ask: number,
+            region: self.region().clone(),
+            count: keys.len(),
+        });
+        // conf_ver as of now: the ids fit these members (H25).
+        let epoch = self.region().epoch;
+        self.asks.push(SplitAsk { number, reply, epoch, keys });
+    }
+
+    fn admit_split(&self, epoch: Epoch, keys: &[Bytes]) -> Result<(), RegionError> {
+        if self.going_away || self.quarantined {
+            return Err(RegionError::RegionNotFound { region: self.region_id() });
+        }
+        // The leader that is known, never this peer itself (H29).
+        if !self.is_leader() {
+            return Err(self.not_leader());
+        }
+        if !self.is_initialized() || self.intake.is_some() {
+            return Err(RegionError::RegionNotInitialized { region: self.region_id() });
+        }
+        if epoch.version != self.region().epoch.version {
+            return Err(RegionError::EpochNotMatch { current: vec![self.region().clone()] });
+        }
+        self.check_cuts(keys)
+    }
+
+    /// Checks the keys as if PD had given fitting ids.
+    fn check_cuts(&self, keys: &[Bytes]) -> Result<(), RegionError> {
+        let mut previous = &self.region().start_key;
+        if keys.is_empty() {
+            return Err(RegionError::InvalidCommand { why: "a split without a key" });
+        }
+        for key in keys {
+            if key.is_empty() {
+                return Err(RegionError::InvalidCommand { why: "an empty split key" });
+            }
+            if !self.region().contains(key) {
+                let region = self.region().clone();
+                return Err(RegionError::KeyNotInRegion { key: key.clone(), region });
+            }
+            if key <= previous {
+                let why = "split keys do not ascend from the region's start";
+                return Err(RegionError::InvalidCommand { why });
+            }
+            previous = key;
+        }
+        Ok(())
+    }
+
+    /// PD has answered: the split is proposed, or its asker refused.
+    pub(crate) fn on_split_ids<K: KvEngine, H: Hooks>(
+        &mut self,
+        ctx: &mut Context<K, R, H>,
+        number: u64,
+        ids: Option<Vec<(RegionId, Vec<PeerId>)>>,
+    ) -> Result<(), FatalError> {
+        let Some(at) = self.asks.iter().position(|ask| ask.number == number) else {
+            return Ok(());
+        };
+        let SplitAsk { reply, epoch, keys, .. } = self.asks.remove(at);
+        let Some(ids) = ids.filter(|ids| ids.len() == keys.len()) else {
+            if let Some(reply) = reply {
+                ctx.refuse(reply, self.term(), RegionError::PlacementUnavailable);
+            }
+            return Ok(());
+        };
+        let requests = keys
+            .into_iter()
+            .zip(ids)
+            .map(|(key, (new_region, new_peers))| SplitRequest { key, new_region, new_peers })
+            .collect();
+        let right_derive = ctx.config.right_derive_when_split;
+        let header = Header {
+            region: self.region_id(),
+            peer: self.replica,
+            epoch: Some(epoch),
+            term: 0,
+            read_quorum: false,
+        };
+        let admin = AdminCommand::BatchSplit { requests, right_derive };
+        let command = Command { header, body: raftstore_proto::Body::Admin(admin) };
+        self.on_command(ctx, reply, command)
+    }
+
+    pub(super) fn propose_split<K: KvEngine, H: Hooks>(
+        &mut self,
+        ctx: &mut Context<K, R, H>,
+        reply: Option<ReplyId>,
+        requests: &[SplitRequest],
+        command: &Command,
+    ) -> Result<(), RegionError> {
+        // A new leader may not know yet what its region is (H26).
+        if !self.applied_own_term() {
+            return Err(RegionError::NotReady);
+        }
+        check_split(self.region(), requests)?;
+        let flags = EntryFlags { split: true, conf_change: false };
+        self.propose_with(ctx, reply, command, flags)
+    }
+
+    /// Adds to a refusal for a stale epoch the regions that were cut off since, nearest
+    /// first, so that the asker need not ask PD.
+    pub(super) fn with_siblings<K: KvEngine, H: Hooks>(
+        &self,
+        ctx: &Context<K, R, H>,
+        error: RegionError,
+        asked: Epoch,
+    ) -> RegionError {
+        let RegionError::EpochNotMatch { mut current } = error else {
+            return error;
+        };
+        if let Some(own) = current.first() {
+            let behind = own.epoch.version.saturating_sub(asked.version);
+            let count = usize::try_from(behind).unwrap_or(usize::MAX).min(SIBLINGS_MAX);
+            let left = ctx.config.right_derive_when_split;
+            let siblings = ctx.meta.neighbours(own, count, left);
+            current.extend(siblings);
+        }
+        RegionError::EpochNotMatch { current }
+    }
+
+    /// Answers the reads that came for the range as it was before it was cut.
+    pub(crate) fn refuse_reads_before_split<K: KvEngine, H: Hooks>(
+        &mut self,
+        ctx: &mut Context<K, R, H>,
+    ) {
+        let term = self.term();
+        for (reply, command) in self.reads.take_all() {
+            let error = check_epoch(&command.header, &command.body, self.region())
+                .err()
+                .unwrap_or(RegionError::ReadNotReady);
+            let asked = command.header.epoch.unwrap_or_default();
+            let error = self.with_siblings(ctx, error, asked);
+            ctx.refuse(reply, term, error);
+        }
+    }
+
+    /// A peer that a split has made: nothing is written to its log before the records of
+    /// its region are durable (D4), and nothing leaves before its first write is.
+    pub(crate) fn begin_split_born<K: KvEngine, H: Hooks>(
+        &mut self,
+        ctx: &mut Context<K, R, H>,
+        kv_number: u64,
+        campaign: bool,
+    ) {
+        self.born_by = Some(kv_number);
+        self.group.hold_until_first_write();
+        ctx.metrics.parked_writes += 1;
+        ctx.visit_when_durable(self.region_id(), kv_number);
+        ctx.want_kv_durable(kv_number);
+        self.register_applier(ctx);
+        if campaign || self.group.is_sole_voter() {
+            ctx.metrics.campaigns += 1;
+            self.group.campaign_at_once();
+        }
+        self.sync_role(ctx);
+        ctx.mark(self.region_id());
+    }
+
+    /// Whether the records of a split-born peer's region are not yet durable.
+    pub(crate) fn waits_for_birth<K, H>(&self, ctx: &Context<K, R, H>) -> bool {
+        self.born_by.is_some_and(|number| number > ctx.kv_durable)
+    }
+}
+
+/// Regions told of besides the one asked for.
+const SIBLINGS_MAX: usize = 64;
