@@ -5,7 +5,7 @@ use engine_traits::{
     mem::{MemEngine, MemRaftLog},
 };
 use raft::eraftpb;
-use raftstore_proto::{ClusterId, Entry, EntryFlags, Epoch, StoreIdent};
+use raftstore_proto::{ClusterId, Entry, EntryFlags, Epoch, HardState, StoreIdent, Truncated};
 
 use super::*;
 use crate::{NoHooks, store::bootstrap::put_new_region};
