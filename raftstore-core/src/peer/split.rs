@@ -98,20 +98,14 @@ impl<R: RaftEngine> Peer<R> {
         let (mut next, last) = (self.applied.applied + 1, self.group.storage().last_index);
         while next <= last {
             let mut entries = Vec::new();
-            let read = ctx
-                .raft
-                .entries(self.region_id(), next, last + 1, 1 << 20, &mut entries)
-                .map_err(FatalError::engine("reading the raft log", Some(self.region_id())));
-            match read {
-                Ok(0) => break,
+            match ctx.raft.entries(self.region_id(), next, last + 1, 1 << 20, &mut entries) {
+                // raft's own reads will come across damage, and end the replica's service.
+                Ok(0) | Err(engine_traits::Error::CorruptLog { .. }) => break,
                 Ok(_) => {}
-                // raft's own reads will come across it, and take the replica out of service.
-                Err(FatalError { source: crate::FatalSource::Engine(error), .. })
-                    if matches!(error, engine_traits::Error::CorruptLog { .. }) =>
-                {
-                    break;
+                Err(error) => {
+                    let region = Some(self.region_id());
+                    return Err(FatalError::engine("reading the raft log", region)(error));
                 }
-                Err(error) => return Err(error),
             }
             for entry in entries.iter().filter(|entry| entry.flags().split) {
                 self.splits.0.push_back(entry.index());
