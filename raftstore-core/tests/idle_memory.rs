@@ -74,7 +74,7 @@ impl Driver {
     fn perform(&mut self, effects: Effects) {
         if !effects.apply.is_empty() {
             let outcome =
-                self.apply.run(effects.apply, &self.meta.numbers).expect("the engines do not fail");
+                self.apply.run(effects.apply, &self.meta).expect("the engines do not fail");
             self.store.handle(self.now, Event::Applied(outcome.events)).expect("its own results");
         }
     }

@@ -14,8 +14,8 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use raftstore_core::{Event, ReplyId};
 use raftstore_proto::{
-    Body, Cf, Command, Header, Operation, OperationResponse, Peer, Region, RegionError, Response,
-    ResponseBody, StoreId,
+    Body, Cf, Command, Epoch, Header, Operation, OperationResponse, Peer, Region, RegionError,
+    RegionId, Response, ResponseBody, StoreId,
 };
 
 use self::routes::{Route, Routes};
