@@ -90,6 +90,10 @@ sometimes! {
     GroupCommits = "groups of rounds that shared a sync";
     /// A store said it was busy.
     Busy = "busy answers";
+    /// A region was asked to be cut.
+    SplitsAsked = "splits asked";
+    /// A replica was cut.
+    Splits = "splits applied";
     /// A client was told that its region had changed.
     StaleEpochs = "clients told of newer epochs";
     /// A delete of a range met the border of a region.

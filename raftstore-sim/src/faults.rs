@@ -27,6 +27,7 @@ pub(crate) enum FaultKind {
     PdAbsence,
     Transfer,
     Churn,
+    Split,
 }
 
 /// A step of the faults.
@@ -55,6 +56,7 @@ impl World {
             FaultKind::PdAbsence,
             FaultKind::Transfer,
             FaultKind::Churn,
+            FaultKind::Split,
         ] {
             self.schedule_fault(kind);
         }
@@ -73,6 +75,7 @@ impl World {
             FaultKind::PdAbsence => rates.pd_absence,
             FaultKind::Transfer => rates.transfer,
             FaultKind::Churn => rates.churn,
+            FaultKind::Split => rates.split,
         };
         if let Some(mean) = mean {
             let delay = 50 * MILLI + self.fault_rng.exponential(mean);
@@ -169,6 +172,7 @@ impl World {
             }
             FaultKind::Transfer => self.strike_transfer(),
             FaultKind::Churn => self.strike_churn(),
+            FaultKind::Split => self.strike_split(),
         }
     }
 
@@ -305,7 +309,13 @@ impl World {
     }
 
     /// Puts an admin command to a leader; nobody looks at the answer.
-    fn ask_admin(&mut self, store: u64, region: &Region, leader: Peer, admin: AdminCommand) {
+    pub(crate) fn ask_admin(
+        &mut self,
+        store: u64,
+        region: &Region,
+        leader: Peer,
+        admin: AdminCommand,
+    ) {
         self.transcript.event(self.now, store, region.id.get(), format_args!("asked {admin:?}"));
         let header = Header {
             region: region.id,

@@ -30,5 +30,6 @@ pub mod queue;
 pub mod rng;
 pub mod run;
 pub mod seed;
+pub mod splits;
 pub mod transcript;
 pub mod world;

@@ -71,6 +71,8 @@ pub struct FaultRates {
     pub transfer: Option<Nanos>,
     /// A member is added or removed.
     pub churn: Option<Nanos>,
+    /// A region is asked to be cut.
+    pub split: Option<Nanos>,
 }
 
 /// What clients do.
@@ -162,6 +164,7 @@ impl Plan {
         config.lanes = if rng.chance(400) { 3 } else { 1 };
         let drift_ppm = if rng.chance(500) { 5_000 } else { 0 };
         draw_config(&mut config, &mut rng);
+        config.right_derive_when_split = Rng::fork(seed, "derive").chance(500);
         let faults = draw_faults(&mut rng);
         Self {
             seed,
@@ -344,6 +347,7 @@ fn draw_faults(rng: &mut Rng) -> FaultRates {
     let pd_absence = maybe(200, [3, 6, 12]);
     let transfer = maybe(400, [1, 3, 8]);
     let churn = maybe(450, [1, 3, 8]);
+    let split = maybe(500, [1, 2, 5]);
     FaultRates {
         crash,
         power_loss: *rng.pick(&[0, 500, 1000]),
@@ -357,6 +361,7 @@ fn draw_faults(rng: &mut Rng) -> FaultRates {
         pd_absence,
         transfer,
         churn,
+        split,
     }
 }
 

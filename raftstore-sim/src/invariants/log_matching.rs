@@ -43,11 +43,11 @@ impl RegionLedger {
         Self { first, entries: Vec::new(), born_with: None, shapes: Vec::new() }
     }
 
-    fn born(region: Region, rows: Rows) -> Self {
+    fn born(region: Region, rows: Option<Rows>) -> Self {
         Self {
             first: BEFORE_FIRST + 1,
             entries: Vec::new(),
-            born_with: Some(rows),
+            born_with: rows,
             shapes: vec![(BEFORE_FIRST, region)],
         }
     }
@@ -67,11 +67,12 @@ pub enum Recorded {
 }
 
 impl Ledger {
-    /// A region begins: with nothing in its log, and no data.
+    /// A region begins, with nothing in its log. If nobody has made it, it has no data.
     pub fn begin(&mut self, region: &Region) {
-        self.regions
-            .entry(region.id.get())
-            .or_insert_with(|| RegionLedger::born(region.clone(), Rows::new()));
+        self.regions.entry(region.id.get()).or_insert_with(|| {
+            let rows = (region.epoch.version <= 1).then(Rows::new);
+            RegionLedger::born(region.clone(), rows)
+        });
     }
 
     /// Takes note of an entry that a replica was told to be committed.
@@ -135,17 +136,11 @@ impl Ledger {
         }
         let whole = if made.is_empty() { None } else { self.rows_at(region, index - 1) };
         for part in &made {
-            let born = whole.clone().map_or_else(
-                || RegionLedger {
-                    shapes: vec![(BEFORE_FIRST, part.clone())],
-                    ..RegionLedger::unknown(BEFORE_FIRST + 1)
-                },
-                |mut rows| {
-                    Change::Keep(part.start_key.clone(), part.end_key.clone()).apply(&mut rows);
-                    RegionLedger::born(part.clone(), rows)
-                },
-            );
-            self.regions.insert(part.id.get(), born);
+            let mut rows = whole.clone();
+            if let Some(rows) = &mut rows {
+                Change::Keep(part.start_key.clone(), part.end_key.clone()).apply(rows);
+            }
+            self.regions.insert(part.id.get(), RegionLedger::born(part.clone(), rows));
         }
         if let Some(ledger) = self.regions.get_mut(&region) {
             ledger.entries.push(Committed { entry: entry.clone(), changes });
@@ -186,6 +181,24 @@ impl Ledger {
     pub fn shape_at(&self, region: u64, index: u64) -> Option<&Region> {
         let shapes = &self.regions.get(&region)?.shapes;
         shapes.iter().rev().find(|(from, _)| *from <= index).map(|(_, region)| region)
+    }
+
+    /// Whether entry `index` is known to change nothing about the region.
+    ///
+    /// # Errors
+    /// If it is known to change something.
+    pub fn check_refused(&self, store: u64, region: u64, index: u64) -> Result<(), Violation> {
+        let shapes = self.regions.get(&region).map_or(&[][..], |ledger| &ledger.shapes);
+        match shapes.iter().find(|(from, _)| *from == index) {
+            Some((_, expected)) => Err(Violation::new(
+                "entries change a region alike everywhere",
+                format!(
+                    "store {store}: index {index} changes nothing, where the log makes \
+                     {expected:?}"
+                ),
+            )),
+            None => Ok(()),
+        }
     }
 
     /// Compares a region as a replica has it after executing entry `index` with what the

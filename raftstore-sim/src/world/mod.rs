@@ -31,6 +31,7 @@ use crate::{
     plan::Plan,
     queue::{Nanos, Queue},
     rng::Rng,
+    splits::Again,
     transcript::Transcript,
 };
 use engine_traits::mem::MemEngine;
@@ -82,6 +83,8 @@ pub(crate) enum Step {
     Timeout { call: u64 },
     /// A client tries again.
     Retry { call: u64 },
+    /// A region is asked once more to be cut.
+    Split(Box<Again>),
     /// Something breaks, or is mended.
     Fault(FaultStep),
     /// A store is started.
@@ -230,6 +233,7 @@ impl World {
             Step::Client { table } => self.client_wakes(table),
             Step::Timeout { call } => self.client_timeout(call),
             Step::Retry { call } => self.client_retry(call),
+            Step::Split(wish) => self.utter(*wish),
             Step::Fault(fault) => self.fault_step(fault),
             Step::Start { store } => self.start_store(store),
         }

@@ -125,11 +125,20 @@ impl World {
                             format_args!("members {:?}", after.peers),
                         );
                     }
-                    ExecResult::ChangePeer { applied: None, .. } => {}
-                    ExecResult::Split { derived, parts, .. } => {
+                    ExecResult::ChangePeer { index, applied: None } => {
+                        let checked = self.checks.ledger.check_refused(store, region, *index);
+                        self.require(checked);
+                    }
+                    ExecResult::Split { index, derived, parts, .. } => {
+                        self.counters.hit(Sometimes::Splits);
                         self.checks.members.note(derived);
+                        let checked = self.checks.ledger.check_shape(store, *index, derived);
+                        self.require(checked);
                         for part in parts {
                             self.checks.members.note(&part.region);
+                            let checked =
+                                self.checks.ledger.check_shape(store, INITIAL_INDEX, &part.region);
+                            self.require(checked);
                         }
                         let count = parts.len();
                         let line = format_args!("is cut, {count} new regions: {parts:?}");
