@@ -255,7 +255,7 @@ pub enum PdRequest {
 }
 
 /// What PD said.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum PdAnswer {
     /// It wants something done.
     Order(Order),

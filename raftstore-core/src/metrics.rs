@@ -53,6 +53,10 @@ pub struct StoreMetrics {
     pub split_replaced: u64,
     /// Peers that a split did not make here, because something newer of the region is known.
     pub split_skipped: u64,
+    /// Reads that came while a split was committed and not yet applied.
+    pub reads_behind_split: u64,
+    /// Region snapshots refused because another region holds a part of their range.
+    pub snapshots_overlapping: u64,
     /// First messages of regions not yet here that were kept.
     pub first_messages_kept: u64,
     /// First messages taken up again.

@@ -94,6 +94,46 @@ sometimes! {
     SplitsAsked = "splits asked";
     /// A replica was cut.
     Splits = "splits applied";
+    /// A split made a peer.
+    SplitBorn = "peers born of splits";
+    /// The peer had been created from a message before.
+    SplitReplaced = "split-born peers that replaced a waiting one";
+    /// The store knew something newer of the region.
+    SplitSkipped = "split-born peers skipped";
+    /// The first vote for a region came before its split.
+    FirstKept = "first messages kept";
+    /// It was taken up again.
+    FirstReplayed = "first messages taken up again";
+    /// A read came while a split was committed and not yet applied.
+    ReadsBehindSplit = "reads behind a committed split";
+    /// A snapshot was refused because its range was held by another region.
+    SnapshotsOverlapping = "region snapshots refused for their range";
+    /// A peer was not created, or a snapshot not taken, because of a range in the way.
+    Overlaps = "messages refused for their range";
+    /// A raft-side write waited for the data engine.
+    ParkedWrites = "log writes that waited for data";
+    /// Proofs were held back because an index was on its way twice.
+    WithheldProofs = "proofs held back";
+    /// A vote was asked too soon after a start.
+    UnsafeVotes = "votes refused after a start";
+    /// A removed peer was addressed.
+    Tombstones = "messages for removed peers";
+    /// A claim of removal proved nothing.
+    StaleClaims = "claims of removal that prove nothing";
+    /// A snapshot came while another one was being taken in.
+    SnapshotsUnderWay = "snapshots refused because one is under way";
+    /// Entries came for a peer that could not take them.
+    Backpressure = "messages refused for want of room";
+    /// Bytes of a region snapshot were changed on the way.
+    SnapshotsDamaged = "region snapshots damaged on the way";
+    /// PD said something twice.
+    PdRepeats = "answers that PD repeated";
+    /// PD said something when everything had changed.
+    PdLate = "answers of PD that were late";
+    /// A store's clock jumped.
+    ClockJumps = "clocks that jumped";
+    /// A store's clock could not be relied on.
+    UnsafeClocks = "runs with clocks beyond the bound";
     /// A client was told that its region had changed.
     StaleEpochs = "clients told of newer epochs";
     /// A delete of a range met the border of a region.

@@ -9,7 +9,7 @@ use crate::{
     counters::Sometimes,
     disk::{Crash, DiskFault},
     network::Weather,
-    plan::Pace,
+    plan::{Pace, PdWeather},
     queue::{MILLI, Nanos, SECOND},
     world::{CutPoint, Step, World},
 };
@@ -28,6 +28,7 @@ pub(crate) enum FaultKind {
     Transfer,
     Churn,
     Split,
+    ClockJump,
 }
 
 /// A step of the faults.
@@ -45,6 +46,9 @@ impl World {
     /// Lets faults begin, as often as the plan says.
     pub fn start_faults(&mut self) {
         self.faults_on = true;
+        if !self.plan.clocks.bounded {
+            self.counters.hit(Sometimes::UnsafeClocks);
+        }
         for kind in [
             FaultKind::Crash,
             FaultKind::Blackout,
@@ -57,6 +61,7 @@ impl World {
             FaultKind::Transfer,
             FaultKind::Churn,
             FaultKind::Split,
+            FaultKind::ClockJump,
         ] {
             self.schedule_fault(kind);
         }
@@ -76,9 +81,12 @@ impl World {
             FaultKind::Transfer => rates.transfer,
             FaultKind::Churn => rates.churn,
             FaultKind::Split => rates.split,
+            FaultKind::ClockJump => self.plan.clocks.jumps,
         };
+        // Within one lease no clock jumps twice.
+        let least = if kind == FaultKind::ClockJump { SECOND } else { 50 * MILLI };
         if let Some(mean) = mean {
-            let delay = 50 * MILLI + self.fault_rng.exponential(mean);
+            let delay = least + self.fault_rng.exponential(mean);
             self.after(delay, Step::Fault(FaultStep::Due(kind)));
         }
     }
@@ -90,6 +98,7 @@ impl World {
         self.network.mend_all();
         self.network.weather = Weather::FAIR;
         self.plan.pace = Pace::FAST;
+        self.plan.pd_weather = PdWeather::FAIR;
         self.pd.absent_until = 0;
         let stores: Vec<u64> = self.nodes.keys().copied().collect();
         for store in stores {
@@ -97,6 +106,9 @@ impl World {
                 node.cut = None;
                 node.disk_fault_armed = false;
                 node.paused_until = 0;
+                if !self.plan.clocks.bounded {
+                    node.steady(self.now);
+                }
                 node.disk.disarm();
             }
             self.start_store(store);
@@ -173,6 +185,7 @@ impl World {
             FaultKind::Transfer => self.strike_transfer(),
             FaultKind::Churn => self.strike_churn(),
             FaultKind::Split => self.strike_split(),
+            FaultKind::ClockJump => self.strike_clock(),
         }
     }
 
@@ -221,6 +234,19 @@ impl World {
         self.transcript.event(self.now, store, 0, format_args!("pauses {} ms", span / MILLI));
         if let Some(node) = self.nodes.get_mut(&store) {
             node.paused_until = until;
+        }
+    }
+
+    fn strike_clock(&mut self) {
+        self.counters.hit(Sometimes::ClockJumps);
+        let stores: Vec<u64> = self.nodes.keys().copied().collect();
+        let store = *self.fault_rng.pick(&stores);
+        let most = self.plan.clocks.jump;
+        let by = i64::try_from(self.fault_rng.below(2 * most + 1)).unwrap_or(0)
+            - i64::try_from(most).unwrap_or(0);
+        self.transcript.event(self.now, store, 0, format_args!("clock jumps {by} ns"));
+        if let Some(node) = self.nodes.get_mut(&store) {
+            node.jump(self.now, by);
         }
     }
 

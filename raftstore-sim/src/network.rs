@@ -30,6 +30,8 @@ pub struct Weather {
     pub mean_delay: Nanos,
     /// A region snapshot fails on its way.
     pub snapshot_loss: u32,
+    /// Bytes of a region snapshot change, or are missing, on its way.
+    pub snapshot_damage: u32,
     /// How long a region snapshot takes, on average.
     pub mean_snapshot_delay: Nanos,
 }
@@ -44,6 +46,7 @@ impl Weather {
         very_late: 0,
         mean_delay: 500 * MICRO,
         snapshot_loss: 0,
+        snapshot_damage: 0,
         mean_snapshot_delay: 20 * MILLI,
     };
 }
@@ -306,6 +309,20 @@ impl Network {
         let wire = size_bytes * 10;
         let at = now + MILLI + wire + self.rng.exponential(self.weather.mean_snapshot_delay);
         (!self.rng.chance(self.weather.snapshot_loss), at)
+    }
+
+    /// Changes the bytes of a region snapshot on its way, if it is to be. Gives whether it did.
+    pub fn damage_snapshot(&mut self, bytes: &mut Vec<u8>) -> bool {
+        if bytes.is_empty() || !self.rng.chance(self.weather.snapshot_damage) {
+            return false;
+        }
+        let at = self.rng.index(bytes.len());
+        match self.rng.below(3) {
+            0 => bytes[at] ^= 1 << self.rng.below(8),
+            1 => bytes.truncate(at),
+            _ => drop(bytes.drain(at..(at + 8).min(bytes.len()))),
+        }
+        true
     }
 }
 

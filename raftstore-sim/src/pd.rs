@@ -10,9 +10,12 @@ use raftstore_proto::{ClusterId, StoreId};
 use crate::{
     counters::Sometimes,
     plan::Plan,
-    queue::{MICRO, MILLI, Nanos},
+    queue::{MICRO, MILLI, Nanos, SECOND},
     world::{NodeStep, World},
 };
+
+/// How late a late answer is, at most.
+const LATE: Nanos = 10 * SECOND;
 
 /// Capacity every store claims.
 const CAPACITY: u64 = 1 << 40;
@@ -121,10 +124,22 @@ impl World {
     }
 
     fn tell_from_pd(&mut self, store: u64, life: u64, answer: PdAnswer) {
-        if self.nodes.get(&store).is_some_and(|node| node.life == life) {
-            let delay = 300 * MICRO + self.pace_rng.exponential(MILLI);
-            self.node_after(delay, store, NodeStep::Event(Event::Pd(answer)));
+        if self.nodes.get(&store).is_none_or(|node| node.life != life) {
+            return;
         }
+        let weather = self.plan.pd_weather;
+        if self.pace_rng.chance(weather.repeat) {
+            self.counters.hit(Sometimes::PdRepeats);
+            let delay = self.pace_rng.below(LATE);
+            self.node_after(delay, store, NodeStep::Event(Event::Pd(answer.clone())));
+        }
+        let delay = if self.pace_rng.chance(weather.late) {
+            self.counters.hit(Sometimes::PdLate);
+            self.pace_rng.below(LATE)
+        } else {
+            300 * MICRO + self.pace_rng.exponential(weather.mean_delay)
+        };
+        self.node_after(delay, store, NodeStep::Event(Event::Pd(answer)));
     }
 
     /// Hands an order to a store as if PD had just given it.

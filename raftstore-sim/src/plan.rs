@@ -75,6 +75,41 @@ pub struct FaultRates {
     pub split: Option<Nanos>,
 }
 
+/// How far stores' clocks can be relied on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Clocks {
+    /// Largest deviation of a clock's speed, in millionths.
+    pub drift_ppm: u64,
+    /// Mean time between two jumps of a clock; `None` for never.
+    pub jumps: Option<Nanos>,
+    /// Largest jump, in either direction.
+    pub jump: Nanos,
+    /// Whether leases are shorter than all that can make up for. If not, reads that rest on
+    /// a lease may see anything, and only those that ask a quorum are judged.
+    pub bounded: bool,
+}
+
+impl Clocks {
+    /// All clocks go alike.
+    pub const PERFECT: Self = Self { drift_ppm: 0, jumps: None, jump: 0, bounded: true };
+}
+
+/// How PD behaves while it is there; probabilities in thousandths per answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PdWeather {
+    /// How long a question and an answer take, on average, beyond the least.
+    pub mean_delay: Nanos,
+    /// Is given once more, up to ten seconds later.
+    pub repeat: u32,
+    /// Takes up to ten seconds.
+    pub late: u32,
+}
+
+impl PdWeather {
+    /// Nothing goes wrong.
+    pub const FAIR: Self = Self { mean_delay: 500 * MICRO, repeat: 0, late: 0 };
+}
+
 /// What clients do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Load {
@@ -105,8 +140,8 @@ pub struct Plan {
     pub config: Arc<Config>,
     /// Apply workers per store.
     pub apply_workers: usize,
-    /// Largest deviation of a store's clock, in millionths.
-    pub drift_ppm: u64,
+    /// Clocks.
+    pub clocks: Clocks,
     /// Network.
     pub weather: Weather,
     /// Stores.
@@ -117,6 +152,8 @@ pub struct Plan {
     pub load: Load,
     /// Whether PD schedules by itself.
     pub pd_schedules: bool,
+    /// PD.
+    pub pd_weather: PdWeather,
     /// Length of the phase with faults.
     pub safety: Nanos,
     /// Bug planted in the core.
@@ -138,7 +175,7 @@ impl Plan {
             replicas,
             config: Arc::new(base_config(seed)),
             apply_workers: 1,
-            drift_ppm: 0,
+            clocks: Clocks::PERFECT,
             weather: Weather::FAIR,
             pace: Pace::FAST,
             faults: FaultRates::default(),
@@ -150,6 +187,7 @@ impl Plan {
                 value_bytes: 0,
             },
             pd_schedules: false,
+            pd_weather: PdWeather::FAIR,
             safety: 0,
             bug: None,
         }
@@ -162,7 +200,6 @@ impl Plan {
         let stores = rng.between(3, 5);
         let mut config = base_config(seed);
         config.lanes = if rng.chance(400) { 3 } else { 1 };
-        let drift_ppm = if rng.chance(500) { 5_000 } else { 0 };
         draw_config(&mut config, &mut rng);
         config.right_derive_when_split = Rng::fork(seed, "derive").chance(500);
         let faults = draw_faults(&mut rng);
@@ -173,7 +210,7 @@ impl Plan {
             replicas: 3,
             config: Arc::new(config),
             apply_workers: if rng.chance(300) { 2 } else { 1 },
-            drift_ppm,
+            clocks: draw_clocks(&mut rng),
             weather: draw_weather(&mut rng),
             pace: draw_pace(&mut rng),
             faults,
@@ -185,6 +222,7 @@ impl Plan {
                 value_bytes: *rng.pick(&[32, 256, 2048]),
             },
             pd_schedules: rng.chance(300),
+            pd_weather: draw_pd(&mut rng),
             safety: rng.between(8, 30) * SECOND,
             bug: None,
         }
@@ -317,7 +355,46 @@ fn draw_weather(rng: &mut Rng) -> Weather {
     if rng.chance(300) {
         weather.snapshot_loss = *rng.pick(&[100, 500]);
     }
+    if rng.chance(200) {
+        weather.snapshot_damage = *rng.pick(&[100, 400]);
+    }
     weather
+}
+
+fn draw_pd(rng: &mut Rng) -> PdWeather {
+    let mut weather = PdWeather::FAIR;
+    if rng.chance(300) {
+        weather.mean_delay = *rng.pick(&[20 * MILLI, SECOND]);
+    }
+    if rng.chance(300) {
+        weather.repeat = *rng.pick(&[50, 500]);
+    }
+    if rng.chance(300) {
+        weather.late = *rng.pick(&[20, 200]);
+    }
+    weather
+}
+
+/// A lease of 880 ms is 20 ms shorter than what voters promise by a perfect clock. Two
+/// clocks that part by one hundredth take 9 ms of that, and a jump within a lease another 8.
+fn draw_clocks(rng: &mut Rng) -> Clocks {
+    let mut clocks = Clocks::PERFECT;
+    if rng.chance(50) {
+        return Clocks {
+            drift_ppm: *rng.pick(&[0, 300_000]),
+            jumps: Some(2 * SECOND),
+            jump: *rng.pick(&[500 * MILLI, 5 * SECOND]),
+            bounded: false,
+        };
+    }
+    if rng.chance(500) {
+        clocks.drift_ppm = 5_000;
+    }
+    if rng.chance(300) {
+        clocks.jumps = Some(3 * SECOND);
+        clocks.jump = 8 * MILLI;
+    }
+    clocks
 }
 
 fn draw_pace(rng: &mut Rng) -> Pace {

@@ -57,6 +57,7 @@ pub fn run(plan: Plan, transcript: Transcript) -> Outcome {
     if let Err(message) = ended {
         world.fail(Violation::new("nothing panics", message));
     }
+    world.harvest_all();
     Outcome {
         seed,
         violation: world.violation.clone(),

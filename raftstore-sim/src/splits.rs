@@ -4,9 +4,7 @@
 //! cut where none can be, ask twice, or bring ids of their own, as a tool or an old PD would.
 
 use bytes::Bytes;
-use raftstore_proto::{
-    AdminCommand, Epoch, Peer, PeerId, Region, RegionId, SplitRequest, StoreId,
-};
+use raftstore_proto::{AdminCommand, Epoch, Peer, PeerId, Region, RegionId, SplitRequest, StoreId};
 
 use crate::{
     client::{letter, workload_keys},

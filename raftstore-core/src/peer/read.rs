@@ -20,7 +20,9 @@ impl<R: RaftEngine> Peer<R> {
         command: Command,
     ) -> Result<(), FatalError> {
         let leased = self.lease.covers(ctx.now) || ctx.hooks.planted(Bug::LeaseUnchecked);
-        let leased = leased && !self.has_committed_split();
+        let split_ahead = self.has_committed_split();
+        ctx.metrics.reads_behind_split += u64::from(split_ahead);
+        let leased = leased && !split_ahead;
         if !command.header.read_quorum && leased && self.applied_own_term() {
             ctx.metrics.lease_reads += 1;
             let response = self.execute_read(ctx, &command)?;

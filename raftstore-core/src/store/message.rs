@@ -204,6 +204,8 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
         message: RaftMessage,
     ) -> Result<(), FatalError> {
         if let Err(reason) = self.may_step(region, envelope.from, &message) {
+            let overlaps = reason == Dropped::RegionOverlap;
+            self.ctx.metrics.snapshots_overlapping += u64::from(overlaps);
             self.ctx.drop_message(Some(region), reason);
             self.discard_snapshot_of(&message);
             return Ok(());

@@ -112,7 +112,12 @@ impl World {
         let bytes = read_all(&node.disk.snaps, key);
         let size = bytes.as_ref().map_or(0, Vec::len) as u64;
         let (whole, at) = self.network.send_snapshot(self.now, size);
-        let bytes = bytes.filter(|_| whole);
+        let mut bytes = bytes.filter(|_| whole);
+        if let Some(bytes) = &mut bytes
+            && self.network.damage_snapshot(bytes)
+        {
+            self.counters.hit(Sometimes::SnapshotsDamaged);
+        }
         let transfer = Transfer { envelope, sender_life, key, bytes };
         self.queue.schedule(at, Step::SnapshotArrives(Box::new(transfer)));
     }

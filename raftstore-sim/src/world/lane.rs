@@ -147,7 +147,8 @@ impl World {
             self.start_task(store, task);
         }
         for request in effects.pd {
-            let delay = 200 * MICRO + self.pace_rng.exponential(500 * MICRO);
+            let mean = self.plan.pd_weather.mean_delay;
+            let delay = 200 * MICRO + self.pace_rng.exponential(mean);
             self.after(delay, Step::Pd { store, life, request: Box::new(request) });
         }
     }

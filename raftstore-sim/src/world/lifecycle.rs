@@ -102,6 +102,7 @@ impl World {
 
     /// Ends a store without asking it. What it had written is judged.
     pub fn crash_store(&mut self, store: u64, crash: Crash) {
+        self.harvest(store);
         let Some(node) = self.nodes.get_mut(&store) else { return };
         if node.running.take().is_none() {
             return;
@@ -227,6 +228,7 @@ impl World {
         if let Err(fault) = owed {
             self.fail(Violation::new("a clean stop answers everybody", fault.to_string()));
         }
+        self.harvest(store);
         self.counters.hit(Sometimes::CleanStops);
         if let Some(node) = self.nodes.get_mut(&store) {
             node.running = None;

@@ -6,6 +6,7 @@
 //! can die at each border between two steps, and at chosen points inside them.
 
 mod delivery;
+mod harvest;
 mod lane;
 mod lifecycle;
 mod node;
@@ -158,9 +159,9 @@ impl World {
         let mut rng = Rng::fork(seed, "clocks");
         let nodes = (1..=plan.stores)
             .map(|id| {
-                let span = plan.drift_ppm * 2 + 1;
-                let drift = i64::try_from(rng.below(span)).unwrap_or(0)
-                    - i64::try_from(plan.drift_ppm).unwrap_or(0);
+                let most = plan.clocks.drift_ppm;
+                let drift = i64::try_from(rng.below(most * 2 + 1)).unwrap_or(0)
+                    - i64::try_from(most).unwrap_or(0);
                 (id, Node::new(id, drift, rng.below(1 << 40)))
             })
             .collect();

@@ -134,8 +134,10 @@ pub struct Node {
     pub(crate) paused_until: Nanos,
     /// Deviation of its clock from the world's, in millionths.
     pub(crate) drift_ppm: i64,
-    /// Where its clock stood when the world began.
-    pub(crate) clock_offset: Nanos,
+    /// What its clock shows beyond the world's, drift apart.
+    clock_offset: i128,
+    /// Its clock never shows less.
+    clock_floor: i128,
     /// Whether it shall be started again by itself after a crash.
     pub(crate) restarts: bool,
 }
@@ -151,7 +153,8 @@ impl Node {
             disk_fault_armed: false,
             paused_until: 0,
             drift_ppm,
-            clock_offset,
+            clock_offset: i128::from(clock_offset),
+            clock_floor: 0,
             restarts: true,
         }
     }
@@ -165,9 +168,25 @@ impl Node {
     /// What its clock shows at `now`.
     #[must_use]
     pub fn clock(&self, now: Nanos) -> MonoTime {
+        let shown = self.local(now).max(self.clock_floor);
+        MonoTime::from_nanos(u64::try_from(shown).unwrap_or(u64::MAX))
+    }
+
+    fn local(&self, now: Nanos) -> i128 {
         let skew = i128::from(now) * i128::from(self.drift_ppm) / 1_000_000;
-        let local = i128::from(now) + i128::from(self.clock_offset) + skew;
-        MonoTime::from_nanos(u64::try_from(local.max(0)).unwrap_or(u64::MAX))
+        i128::from(now) + self.clock_offset + skew
+    }
+
+    /// Its clock jumps. It is monotonic: a jump back makes it stand still for a while.
+    pub(crate) fn jump(&mut self, now: Nanos, by: i64) {
+        self.clock_floor = self.local(now).max(self.clock_floor);
+        self.clock_offset += i128::from(by);
+    }
+
+    /// Its clock goes right from now on.
+    pub(crate) fn steady(&mut self, now: Nanos) {
+        self.clock_offset = self.local(now).max(self.clock_floor) - i128::from(now);
+        self.drift_ppm = 0;
     }
 
     /// How long `span` of its own clock takes.
