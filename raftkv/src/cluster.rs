@@ -226,6 +226,7 @@ impl<M: Machine> Cluster<M> {
                 Ok(Box::new(transport) as Box<dyn Transport>)
             }),
             disk: None,
+            split_policy: None,
             on_fatal: None,
         };
         let node = Node::start(options).map_err(|source| {

@@ -161,6 +161,13 @@ impl Config {
                 "a region is larger than its parts before it is split",
             ));
         }
+        if self.region_max_keys <= self.region_split_keys {
+            return Err(contradiction(
+                ("region-max-keys", self.region_max_keys.to_string()),
+                ("region-split-keys", self.region_split_keys.to_string()),
+                "a region has more keys than its parts before it is split",
+            ));
+        }
         if self.max_uncommitted_bytes < self.raft_max_size_per_msg {
             return Err(contradiction(
                 ("max-uncommitted-bytes", show_size(self.max_uncommitted_bytes)),

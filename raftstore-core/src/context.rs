@@ -49,6 +49,16 @@ pub(crate) struct Context<K, R, H> {
     pub(crate) in_flight_bytes: u64,
     /// Rounds that have no proof yet.
     pub(crate) rounds_in_flight: usize,
+    /// Regions that may have become worth a look at their size.
+    pub(crate) split_candidates: BTreeSet<RegionId>,
+    /// Looks that have not ended.
+    pub(crate) looks_under_way: usize,
+    /// Regions with many deleted keys.
+    pub(crate) compact_candidates: BTreeSet<RegionId>,
+    /// Bytes written to the lock family since it was last compacted.
+    pub(crate) lock_cf_bytes: u64,
+    /// A round has lasted as long as an election timeout since the last report.
+    pub(crate) was_slow: bool,
     /// Bytes of committed entries given to apply and not yet applied.
     pub(crate) apply_backlog_bytes: u64,
     pub(crate) metrics: StoreMetrics,

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use pd_client::{Order, RegionHeartbeat, RegionRoute, StoreStats};
-use raftstore_proto::{Command, Epoch, PeerId, RaftMessage, Region, RegionId, Response};
+use raftstore_proto::{Cf, Command, Epoch, PeerId, RaftMessage, Region, RegionId, Response};
 use transport_traits::{SnapDirection, SnapKey, SnapshotStatus};
 
 use crate::{
@@ -151,6 +151,30 @@ pub enum Task {
         /// in [`TaskDone::RangeDeleted`] then.
         left_by: Option<RegionId>,
     },
+    /// Look where a region should be cut (split check). Ends in [`TaskDone::SplitChecked`].
+    CheckSplit {
+        /// Range and version.
+        region: Region,
+        /// The incarnation that asks, to be given back.
+        incarnation: u64,
+        /// What is wanted.
+        goal: CheckGoal,
+    },
+    /// Give space of deleted keys back (compaction).
+    Compact {
+        /// The family.
+        cf: Cf,
+        /// Data keys `[start, end)`; `None` for all.
+        range: Option<(Vec<u8>, Vec<u8>)>,
+    },
+    /// Remove region snapshots of this lane that nobody knows of (region worker). One that
+    /// has just been finished may not be known yet: it takes two such tasks in a row.
+    CollectSnapshots {
+        /// The lane, and how many there are.
+        lane: (LaneId, u16),
+        /// Those in use.
+        known: Vec<(SnapDirection, SnapKey)>,
+    },
     /// Remove a region snapshot's bytes.
     DeleteSnapshot {
         /// Which kind.
@@ -181,11 +205,35 @@ pub enum TaskDone {
         /// How it went.
         outcome: InstallOutcome,
     },
+    /// A region was looked at.
+    SplitChecked {
+        /// The region.
+        region: RegionId,
+        /// The incarnation that asked.
+        incarnation: u64,
+        /// The region's version then.
+        version: u64,
+        /// What was wanted.
+        goal: CheckGoal,
+        /// Rough bytes of keys and values.
+        size_bytes: u64,
+        /// Where to cut; empty for not at all.
+        keys: Vec<Bytes>,
+    },
     /// The data of a range that a split had left to nobody is gone.
     RangeDeleted {
         /// The region that would have been there.
         region: RegionId,
     },
+}
+
+/// What a look at a region is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CheckGoal {
+    /// Cut it if the split policy wants that.
+    Auto,
+    /// Find its middle, by bytes.
+    Half,
 }
 
 /// A region that a split has put on disk, to be built by its lane.

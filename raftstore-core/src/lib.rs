@@ -35,6 +35,7 @@ pub mod read;
 mod ready;
 pub mod runtime;
 pub mod snap;
+pub mod split_check;
 mod store;
 mod time;
 mod view;
@@ -42,8 +43,8 @@ mod view;
 pub use config::{Config, ConfigError};
 pub use error::{Dropped, FatalError, FatalSource};
 pub use event::{
-    BuiltSnapshot, Effects, Event, InstallOutcome, PdAnswer, PdRequest, ReplyId, SplitBorn, Task,
-    TaskDone,
+    BuiltSnapshot, CheckGoal, Effects, Event, InstallOutcome, PdAnswer, PdRequest, ReplyId,
+    SplitBorn, Task, TaskDone,
 };
 pub use hooks::{Bug, Hooks, NoHooks};
 pub use meta::{KvNumbers, LaneId, StoreMeta};

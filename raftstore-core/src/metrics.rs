@@ -45,6 +45,18 @@ pub struct StoreMetrics {
     pub peers_destroyed: u64,
     /// Membership changes applied.
     pub conf_changes: u64,
+    /// Looks at regions that may be too large.
+    pub split_checks: u64,
+    /// Looks that found where to cut.
+    pub split_checks_hit: u64,
+    /// Ranges compacted for their deleted keys.
+    pub compactions: u64,
+    /// Times the lock family was compacted.
+    pub lock_compactions: u64,
+    /// Generated region snapshots that nobody fetched in time.
+    pub snapshots_expired: u64,
+    /// Rounds that took as long as an election timeout.
+    pub slow_rounds: u64,
     /// Splits applied.
     pub splits: u64,
     /// Peers that splits have made.

@@ -114,6 +114,7 @@ impl Machine {
                 Ok(Box::new(transport) as Box<dyn Transport>)
             }),
             disk: None,
+            split_policy: None,
             on_fatal: None,
         }
     }

@@ -169,6 +169,10 @@ items! {
     region_max_size: u64, size = 144 * MIB, 2..=1024 * TIB;
     /// Size of the parts.
     region_split_size: u64, size = 96 * MIB, 1..=1024 * TIB;
+    /// Keys from which a region is split.
+    region_max_keys: u64, count = 1_440_000, 2..=MANY;
+    /// Keys of the parts.
+    region_split_keys: u64, count = 960_000, 1..=MANY;
     /// Growth that makes a region worth checking.
     region_split_check_diff: u64, size = 6 * MIB, 1..=1024 * TIB;
     /// Whether the right part of a split keeps the region's id.

@@ -40,7 +40,7 @@ impl<R: RaftEngine> Peer<R> {
             pending_peers,
             written_bytes,
             written_keys,
-            approximate_size: u64::try_from(self.size_hint).unwrap_or(0),
+            approximate_size: self.size.estimate(),
         }
     }
 

@@ -11,6 +11,7 @@ mod propose;
 mod raft_group;
 mod read;
 mod reads;
+mod size;
 mod snapshot;
 mod split;
 mod storage;
@@ -36,6 +37,7 @@ use self::{
     membership::Member,
     raft_group::RaftGroup,
     reads::ReadQueue,
+    size::RegionSize,
     split::{OpenSplits, SplitAsk},
     storage::PeerStorage,
 };
@@ -62,7 +64,7 @@ pub(crate) struct Peer<R: RaftEngine> {
     /// A record of it failed its checksum: it neither votes nor serves (D15).
     pub(crate) quarantined: bool,
     /// Region snapshots built here for lagging members, still at rest.
-    generated: Vec<transport_traits::SnapKey>,
+    generated: Vec<(transport_traits::SnapKey, MonoTime)>,
     /// The snapshot it is taking in.
     pub(crate) intake: Option<Intake>,
     /// What the data contains.
@@ -116,8 +118,7 @@ pub(crate) struct Peer<R: RaftEngine> {
     conf_changed_at: Option<MonoTime>,
     /// Bytes and keys written since the last heartbeat to PD.
     pub(crate) written: (u64, u64),
-    /// Rough size of the data, by what was written and deleted; 0 at start.
-    pub(crate) size_hint: i64,
+    pub(crate) size: RegionSize,
 }
 
 /// See [`Peer::seen`].
@@ -194,7 +195,7 @@ impl<R: RaftEngine> Peer<R> {
             born_by: None,
             conf_changed_at: None,
             written: (0, 0),
-            size_hint: 0,
+            size: RegionSize::default(),
         })
     }
 
@@ -340,6 +341,9 @@ impl<R: RaftEngine> Peer<R> {
 
     fn become_leader<K: KvEngine, H: Hooks>(&mut self, ctx: &mut Context<K, R, H>) {
         ctx.metrics.elections_won += 1;
+        // What another leader wrote while this one followed is not known by size.
+        self.size.forget();
+        ctx.split_candidates.insert(self.region_id());
         // Down detection starts from here, neither early nor late (H76).
         let others = self.region.peers.iter().filter(|peer| peer.id != self.replica.id);
         self.heard = others.map(|peer| (peer.id, ctx.now)).collect();

@@ -19,7 +19,7 @@ use transport_traits::{SnapDirection, SnapKey};
 
 use super::{Peer, storage::SnapshotMaking};
 use crate::{
-    BuiltSnapshot, FatalError, Task,
+    BuiltSnapshot, FatalError, MonoTime, Task,
     apply::{ApplyTask, ApplyWork, Registration},
     context::Context,
     hooks::{Bug, Hooks},
@@ -81,7 +81,7 @@ impl<R: RaftEngine> Peer<R> {
     ) {
         let region = self.region_id();
         if let Some(built) = &built {
-            self.generated.push(built.key);
+            self.generated.push((built.key, ctx.now));
         }
         let storage = self.group.storage();
         let wanted = matches!(*storage.making.borrow(), SnapshotMaking::Underway);
@@ -128,11 +128,46 @@ impl<R: RaftEngine> Peer<R> {
         {
             return;
         }
-        for key in std::mem::take(&mut self.generated) {
+        for (key, at) in std::mem::take(&mut self.generated) {
             if Some(key.index) == made {
-                self.generated.push(key);
+                self.generated.push((key, at));
                 continue;
             }
+            let direction = SnapDirection::Generated;
+            ctx.effects.tasks.push(Task::DeleteSnapshot { direction, key });
+        }
+    }
+
+    /// Whether a snapshot is asked for, being built or waiting for raft.
+    pub(crate) fn is_making_snapshot(&self) -> bool {
+        !matches!(*self.group.storage().making.borrow(), SnapshotMaking::Idle)
+    }
+
+    /// The snapshots made here that are at rest.
+    pub(crate) fn generated(&self) -> impl Iterator<Item = SnapKey> + '_ {
+        self.generated.iter().map(|(key, _)| *key)
+    }
+
+    /// Gives up snapshots that nobody has fetched in time (8.8).
+    pub(crate) fn expire_generated<K: KvEngine, H: Hooks>(&mut self, ctx: &mut Context<K, R, H>) {
+        let (timeout, now) = (ctx.config.snap_gc_timeout, ctx.now);
+        let is_old = |at: MonoTime| now.since(at) >= timeout;
+        if !self.generated.iter().any(|(_, at)| is_old(*at)) {
+            return;
+        }
+        let made = match &*self.group.storage().making.borrow() {
+            SnapshotMaking::Made(snapshot) => Some(snapshot.get_metadata().index),
+            _ => None,
+        };
+        for (key, at) in std::mem::take(&mut self.generated) {
+            if !is_old(at) {
+                self.generated.push((key, at));
+                continue;
+            }
+            if Some(key.index) == made {
+                *self.group.storage().making.borrow_mut() = SnapshotMaking::Idle;
+            }
+            ctx.metrics.snapshots_expired += 1;
             let direction = SnapDirection::Generated;
             ctx.effects.tasks.push(Task::DeleteSnapshot { direction, key });
         }
@@ -285,7 +320,7 @@ impl<R: RaftEngine> Peer<R> {
         };
         ctx.metrics.snapshots_installed += 1;
         self.group.snapshot_installed();
-        self.size_hint = 0;
+        self.size.forget();
         self.register_applier(ctx);
         self.sync_role(ctx);
         self.send(ctx, intake.held);

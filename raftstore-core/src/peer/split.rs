@@ -204,6 +204,7 @@ impl<R: RaftEngine> Peer<R> {
             if let Some(reply) = reply {
                 ctx.refuse(reply, self.term(), RegionError::PlacementUnavailable);
             }
+            tracing::debug!(region = %self.region_id(), "no ids for a split");
             return Ok(());
         };
         let requests = keys

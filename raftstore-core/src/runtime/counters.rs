@@ -58,6 +58,8 @@ counters! {
     snapshots_failed,
     /// Region snapshots installed.
     snapshots_installed,
+    /// Ranges that the data engine was asked to compact.
+    compactions,
     /// Bytes of keys and values written while installing.
     installed_bytes,
     /// Questions and reports to PD that were answered.

@@ -19,10 +19,14 @@ use super::{
     pd::PdThread,
     shared::{LaneInlets, LaneInput, Shared},
     store_loop::{Outlets, StoreLoop},
-    workers::{BuildThread, RegionThread, SyncThread},
+    workers::{BuildThread, CheckThread, CompactThread, RegionThread, SyncThread},
     writer::Writer,
 };
-use crate::{Config, FatalError, NoHooks, Store, StoreMeta, snap::RegionWorker};
+use crate::{
+    Config, FatalError, NoHooks, Store, StoreMeta,
+    snap::RegionWorker,
+    split_check::{CheckWorker, SplitPolicy},
+};
 
 /// Threads that apply committed entries.
 const APPLY_THREADS: u16 = 2;
@@ -46,6 +50,7 @@ pub(super) struct Parts<K: KvEngine, R: RaftEngine> {
     pub(super) snaps: Arc<dyn SnapStore>,
     pub(super) lanes: Vec<(Store<K, R>, LaneInlets)>,
     pub(super) transport: Box<dyn Transport>,
+    pub(super) split_policy: Arc<dyn SplitPolicy>,
     /// Makes the PD thread from the requests of the lanes.
     pub(super) pd: Box<dyn FnOnce(Receiver<crate::PdRequest>) -> PdThread>,
 }
@@ -59,9 +64,11 @@ impl<K: KvEngine> Node<K> {
     ) -> io::Result<Self> {
         // From here on dropping this value ends whatever has been started.
         let mut node = Self { handle, shared, threads: Vec::new() };
-        let Parts { config, kv, raft, meta, snaps, lanes, transport, pd } = parts;
+        let Parts { config, kv, raft, meta, snaps, lanes, transport, split_policy, pd } = parts;
         let (writer_inlet, rounds) = crossbeam_channel::unbounded();
         let (region_inlet, tasks) = crossbeam_channel::unbounded();
+        let (check_inlet, checks) = crossbeam_channel::unbounded();
+        let (compact_inlet, compactions) = crossbeam_channel::unbounded();
         let (sync_inlet, wanted) = crossbeam_channel::unbounded();
         let (build_inlet, builds) = crossbeam_channel::unbounded();
         let (pd_inlet, requests) = crossbeam_channel::unbounded();
@@ -77,6 +84,11 @@ impl<K: KvEngine> Node<K> {
             let thread = BuildThread::<K> { builds, snaps, chunk_bytes, shared: shared() };
             bodies.push(("build", Box::new(move || thread.run())));
         }
+        let worker = CheckWorker::new(kv.clone(), split_policy);
+        let thread = CheckThread { worker, tasks: checks, shared: shared() };
+        bodies.push(("split-check", Box::new(move || thread.run())));
+        let thread = CompactThread { kv: kv.clone(), tasks: compactions, shared: shared() };
+        bodies.push(("compact", Box::new(move || thread.run())));
         let interval = config.kv_sync_interval;
         let thread = SyncThread {
             kv: kv.clone(),
@@ -101,6 +113,8 @@ impl<K: KvEngine> Node<K> {
             writer: writer_inlet,
             apply,
             region: region_inlet,
+            check: check_inlet,
+            compact: compact_inlet,
             sync: sync_inlet,
             pd: pd_inlet,
             transport: Arc::new(Mutex::new(transport)),

@@ -23,6 +23,7 @@ use super::{
 use crate::{
     Config, ConfigError, FatalError, NoHooks, Store, StoreMeta,
     read::{LocalReader, Views},
+    split_check::{SizeAndKeys, SplitPolicy},
     store::{
         StoreOptions,
         bootstrap::{Bootstrap, BootstrapAnswer, BootstrapError, BootstrapStep},
@@ -77,6 +78,9 @@ pub struct NodeOptions<K, R> {
     pub connect: Connect,
     /// Looks at the store's device; without it, PD is told that there is no limit.
     pub disk: Option<DiskProbe>,
+    /// Decides where regions are cut by themselves; without it, those that are larger than
+    /// `region-max-size` or `region-max-keys` are.
+    pub split_policy: Option<Arc<dyn SplitPolicy>>,
     /// Told when the store must stop. [`Node::wait_fatal`] tells it too.
     pub on_fatal: Option<OnFatal>,
 }
@@ -174,7 +178,9 @@ impl<K: KvEngine> Node<K> {
         let pd: Box<dyn FnOnce(_) -> _> =
             Box::new(move |requests| PdThread::new(pd, store, requests, figures, pd_shared));
         let lanes = stores.into_iter().zip(inlets).collect();
-        let parts = Parts { config, kv, raft, meta, snaps, lanes, transport, pd };
+        let split_policy =
+            options.split_policy.unwrap_or_else(|| Arc::new(SizeAndKeys::of(&config)));
+        let parts = Parts { config, kv, raft, meta, snaps, lanes, transport, split_policy, pd };
         Ok(Self::spawn(handle, shared, parts)?)
     }
 }

@@ -25,6 +25,8 @@ pub(super) struct Outlets<K: KvEngine, R: RaftEngine> {
     pub(super) writer: Sender<Writes<K, R>>,
     pub(super) apply: ApplyPool,
     pub(super) region: Sender<Task>,
+    pub(super) check: Sender<Task>,
+    pub(super) compact: Sender<Task>,
     pub(super) sync: Sender<SyncWanted>,
     pub(super) pd: Sender<PdRequest>,
     pub(super) transport: Arc<Mutex<Box<dyn Transport>>>,
@@ -36,6 +38,8 @@ impl<K: KvEngine, R: RaftEngine> Clone for Outlets<K, R> {
             writer: self.writer.clone(),
             apply: self.apply.clone(),
             region: self.region.clone(),
+            check: self.check.clone(),
+            compact: self.compact.clone(),
             sync: self.sync.clone(),
             pd: self.pd.clone(),
             transport: Arc::clone(&self.transport),
@@ -203,9 +207,12 @@ impl<K: KvEngine, R: RaftEngine> StoreLoop<K, R> {
             // Workers end after the lanes, unless the store has failed.
             match task {
                 Task::SyncKv => drop(self.outlets.sync.send(SyncWanted)),
+                Task::CheckSplit { .. } => drop(self.outlets.check.send(task)),
+                Task::Compact { .. } => drop(self.outlets.compact.send(task)),
                 Task::Install { .. }
                 | Task::CancelInstall { .. }
                 | Task::DeleteRange { .. }
+                | Task::CollectSnapshots { .. }
                 | Task::DeleteSnapshot { .. } => drop(self.outlets.region.send(task)),
             }
         }

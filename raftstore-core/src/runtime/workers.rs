@@ -7,14 +7,16 @@ use std::{
 };
 
 use crossbeam_channel::{Receiver, TryRecvError, select};
-use engine_traits::KvEngine;
+use engine_traits::{Cf, KvEngine, Range};
 use transport_traits::SnapStore;
 
 use super::shared::Shared;
 use crate::{
     Event, FatalError, InstallOutcome, NoHooks, StoreMeta, Task, TaskDone,
     apply::SnapBuild,
+    keys,
     snap::{RegionWorker, build},
+    split_check::CheckWorker,
 };
 
 /// The thread that installs snapshots and deletes ranges.
@@ -61,12 +63,89 @@ impl<K: KvEngine> RegionThread<K> {
     fn tell(&self, done: TaskDone) {
         let (TaskDone::Installed { region, .. }
         | TaskDone::Built { region, .. }
+        | TaskDone::SplitChecked { region, .. }
         | TaskDone::RangeDeleted { region }) = &done;
         let region = *region;
         if let TaskDone::Installed { outcome: InstallOutcome::Done { .. }, .. } = &done {
             self.shared.counters.snapshots_installed.add(1);
         }
         self.shared.tell(region, Event::TaskDone(done));
+    }
+}
+
+/// The thread that looks where regions should be cut.
+pub(super) struct CheckThread<K: KvEngine> {
+    pub(super) worker: CheckWorker<K>,
+    pub(super) tasks: Receiver<Task>,
+    pub(super) shared: Arc<Shared>,
+}
+
+impl<K: KvEngine> CheckThread<K> {
+    /// Works until no lane is left, or the store fails.
+    pub(super) fn run(mut self) -> Result<(), FatalError> {
+        loop {
+            select! {
+                recv(self.tasks) -> task => match task {
+                    Ok(task) => self.worker.push(task),
+                    Err(_) => return Ok(()),
+                },
+                recv(self.shared.failure.quit()) -> _ => return Ok(()),
+            }
+            while !self.worker.is_idle() {
+                // Nothing of a look is worth keeping a stop waiting.
+                if self.shared.failure.has_failed() || self.tasks_have_ended() {
+                    return Ok(());
+                }
+                for done in self.worker.step()?.done {
+                    if let TaskDone::SplitChecked { region, .. } = &done {
+                        self.shared.tell(*region, Event::TaskDone(done));
+                    }
+                }
+            }
+        }
+    }
+
+    fn tasks_have_ended(&mut self) -> bool {
+        loop {
+            match self.tasks.try_recv() {
+                Ok(task) => self.worker.push(task),
+                Err(TryRecvError::Empty) => return false,
+                Err(TryRecvError::Disconnected) => return true,
+            }
+        }
+    }
+}
+
+/// The thread that has the data engine give space back.
+pub(super) struct CompactThread<K: KvEngine> {
+    pub(super) kv: K,
+    pub(super) tasks: Receiver<Task>,
+    pub(super) shared: Arc<Shared>,
+}
+
+impl<K: KvEngine> CompactThread<K> {
+    /// Works until no lane is left, or the store fails.
+    pub(super) fn run(self) -> Result<(), FatalError> {
+        loop {
+            select! {
+                recv(self.tasks) -> task => match task {
+                    Ok(Task::Compact { cf, range }) => self.compact(cf, range.as_ref()),
+                    Ok(_) => {}
+                    Err(_) => return Ok(()),
+                },
+                recv(self.shared.failure.quit()) -> _ => return Ok(()),
+            }
+        }
+    }
+
+    fn compact(&self, cf: Cf, range: Option<&(Vec<u8>, Vec<u8>)>) {
+        let all = (keys::DATA_MIN.to_vec(), keys::DATA_MAX.to_vec());
+        let (start, end) = range.unwrap_or(&all);
+        // The data is unharmed, and the next time may do better.
+        if let Err(error) = self.kv.compact(cf, Range::new(start, end)) {
+            tracing::warn!(?cf, %error, "compaction failed");
+        }
+        self.shared.counters.compactions.add(1);
     }
 }
 

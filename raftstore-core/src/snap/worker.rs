@@ -14,7 +14,10 @@
 //! Only plain buffered writes are used, so the engine's prefix contract orders everything.
 //! Interrupted anywhere, an install is done over from the start.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+};
 
 use engine_traits::{DATA_CFS, Durability, KvEngine, Range, WriteBatch};
 use raftstore_proto::{Cf, PeerId, Region, RegionId, RegionPhase, RegionState, wire::record};
@@ -26,7 +29,7 @@ use crate::{
     event::{InstallOutcome, Task, TaskDone},
     hooks::{Bug, Hooks},
     keys,
-    meta::KvNumbers,
+    meta::{KvNumbers, LaneId},
 };
 
 /// What one slice of work brought.
@@ -52,6 +55,8 @@ pub struct RegionWorker<K: KvEngine, H: Hooks> {
     installing: Option<Install<K>>,
     /// Cancelled before they began; told with the next slice.
     cancelled: Vec<TaskDone>,
+    /// Snapshots that nobody knew of when they were last collected.
+    unknown: BTreeSet<(SnapDirection, SnapKey)>,
 }
 
 impl<K: KvEngine, H: Hooks> std::fmt::Debug for RegionWorker<K, H> {
@@ -68,6 +73,7 @@ enum Job {
     Install(Order),
     DeleteRange { start: Vec<u8>, end: Vec<u8>, left_by: Option<RegionId> },
     DeleteSnapshot { direction: SnapDirection, key: SnapKey },
+    Collect { lane: (LaneId, u16), known: Vec<(SnapDirection, SnapKey)> },
 }
 
 /// What is to be installed.
@@ -121,13 +127,14 @@ impl<K: KvEngine, H: Hooks> RegionWorker<K, H> {
             waiting: VecDeque::new(),
             installing: None,
             cancelled: Vec::new(),
+            unknown: BTreeSet::new(),
         }
     }
 
     /// Takes a task. Nothing is done before [`RegionWorker::step`].
     ///
     /// # Panics
-    /// On [`Task::SyncKv`], which is not this worker's.
+    /// On a task that is not this worker's.
     pub fn push(&mut self, task: Task) {
         match task {
             Task::Install { region, peer, incarnation, key } => {
@@ -140,7 +147,12 @@ impl<K: KvEngine, H: Hooks> RegionWorker<K, H> {
             Task::DeleteSnapshot { direction, key } => {
                 self.waiting.push_back(Job::DeleteSnapshot { direction, key });
             }
-            Task::SyncKv => unreachable!("a sync of the engine was given to the region worker"),
+            Task::CollectSnapshots { lane, known } => {
+                self.waiting.push_back(Job::Collect { lane, known });
+            }
+            Task::SyncKv | Task::CheckSplit { .. } | Task::Compact { .. } => {
+                unreachable!("another worker's task was given to the region worker")
+            }
         }
     }
 
@@ -178,7 +190,10 @@ impl<K: KvEngine, H: Hooks> RegionWorker<K, H> {
                 cancelled.push(order.ended(InstallOutcome::Cancelled));
                 false
             }
-            Job::Install(_) | Job::DeleteRange { .. } | Job::DeleteSnapshot { .. } => true,
+            Job::Install(_)
+            | Job::DeleteRange { .. }
+            | Job::DeleteSnapshot { .. }
+            | Job::Collect { .. } => true,
         });
     }
 
@@ -204,6 +219,7 @@ impl<K: KvEngine, H: Hooks> RegionWorker<K, H> {
                 }
                 slice.done.extend(left_by.map(|region| TaskDone::RangeDeleted { region }));
             }
+            Job::Collect { lane, known } => self.collect(lane, &known),
             Job::DeleteSnapshot { direction, key } => {
                 // What stays is found and removed by a later pass (H55).
                 if let Err(error) = self.snaps.delete(direction, key) {
@@ -212,6 +228,33 @@ impl<K: KvEngine, H: Hooks> RegionWorker<K, H> {
             }
         }
         Ok(())
+    }
+
+    /// Removes snapshots of the lane that were unknown the last time too. One that cannot be
+    /// removed keeps nobody else's from going (H55).
+    fn collect(&mut self, (lane, lanes): (LaneId, u16), known: &[(SnapDirection, SnapKey)]) {
+        let listed = match self.snaps.list() {
+            Ok(listed) => listed,
+            Err(error) => {
+                tracing::warn!(%error, "cannot list region snapshots");
+                return;
+            }
+        };
+        let is_ours = |key: &SnapKey| LaneId::of(key.region, lanes) == lane;
+        let unknown: BTreeSet<(SnapDirection, SnapKey)> = listed
+            .into_iter()
+            .map(|(direction, key, _)| (direction, key))
+            .filter(|(direction, key)| is_ours(key) && !known.contains(&(*direction, *key)))
+            .collect();
+        for (direction, key) in &unknown {
+            if self.unknown.contains(&(*direction, *key))
+                && let Err(error) = self.snaps.delete(*direction, *key)
+            {
+                tracing::warn!(%key, ?direction, %error, "cannot remove a region snapshot");
+            }
+        }
+        self.unknown.retain(|(_, key)| !is_ours(key));
+        self.unknown.extend(unknown);
     }
 
     fn settle(&mut self, order: Order, next: Next<K>, slice: &mut SliceOutcome) {

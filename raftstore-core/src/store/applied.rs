@@ -42,6 +42,7 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
         let ApplyResult { region, incarnation, state, kv_number, exec, answers, metrics } = result;
         self.ctx.metrics.applied_bytes += metrics.written_bytes;
         self.ctx.metrics.applied_keys += metrics.written_keys;
+        self.ctx.lock_cf_bytes += metrics.lock_cf_bytes;
         self.ctx.kv_unsynced_bytes += metrics.written_bytes;
         if self.ctx.kv_unsynced_bytes >= self.ctx.config.kv_sync_bytes {
             self.ctx.kv_unsynced_bytes = 0;
@@ -74,7 +75,14 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
             peer.note_splits_applied(state.applied);
             peer.written.0 += metrics.written_bytes;
             peer.written.1 += metrics.written_keys;
-            peer.size_hint = peer.size_hint.saturating_add(metrics.size_diff).max(0);
+            peer.size.applied(metrics.size_diff, metrics.written_keys, metrics.deleted_keys);
+            let config = &ctx.config;
+            if peer.size.is_due(config.region_split_check_diff, config.region_split_keys / 16) {
+                ctx.split_candidates.insert(region);
+            }
+            if peer.size.deleted_keys >= config.region_compact_delete_keys_count {
+                ctx.compact_candidates.insert(region);
+            }
             if !peer.going_away {
                 peer.group.advance_apply(state.applied);
                 peer.sync_role(ctx);

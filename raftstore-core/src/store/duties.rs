@@ -45,6 +45,10 @@ pub(super) struct TickSchedule {
     pd_store_heartbeat: Every,
     kv_sync: Every,
     flush_commits: Every,
+    split_check: Every,
+    compact_check: Every,
+    compact_locks: Every,
+    snap_gc: Every,
 }
 
 /// See [`TickSchedule::tick`].
@@ -55,6 +59,10 @@ pub(super) struct Due {
     pub(super) pd_store_heartbeat: bool,
     pub(super) kv_sync: bool,
     pub(super) flush_commits: bool,
+    pub(super) split_check: bool,
+    pub(super) compact_check: bool,
+    pub(super) compact_locks: bool,
+    pub(super) snap_gc: bool,
 }
 
 impl TickSchedule {
@@ -66,6 +74,10 @@ impl TickSchedule {
             pd_store_heartbeat: Every::new(config.ticks(config.pd_store_heartbeat_tick_interval)),
             kv_sync: at_least_one(config.kv_sync_interval),
             flush_commits: Every::new(config.raft_election_timeout_ticks as u64),
+            split_check: Every::new(config.ticks(config.split_region_check_tick_interval)),
+            compact_check: Every::new(config.ticks(config.region_compact_check_interval)),
+            compact_locks: Every::new(config.ticks(config.lock_cf_compact_interval)),
+            snap_gc: Every::new(config.ticks(config.snap_mgr_gc_tick_interval)),
         }
     }
 
@@ -77,6 +89,10 @@ impl TickSchedule {
             pd_store_heartbeat: self.pd_store_heartbeat.is_due(),
             kv_sync: self.kv_sync.is_due(),
             flush_commits: self.flush_commits.is_due(),
+            split_check: self.split_check.is_due(),
+            compact_check: self.compact_check.is_due(),
+            compact_locks: self.compact_locks.is_due(),
+            snap_gc: self.snap_gc.is_due(),
         }
     }
 }
@@ -90,6 +106,18 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
         self.tick_raft();
         if due.log_gc {
             self.cut_logs();
+        }
+        if due.split_check {
+            self.check_splits();
+        }
+        if due.compact_check {
+            self.compact_region();
+        }
+        if due.compact_locks {
+            self.compact_locks();
+        }
+        if due.snap_gc {
+            self.collect_snapshots();
         }
         if due.pd_heartbeat {
             self.heartbeat_regions();
@@ -202,7 +230,7 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
             receiving_snapshots: 0,
             applying_snapshots: applying.count() as u64,
             start_time_seconds: 0,
-            is_busy: self.ctx.over_budget().is_some(),
+            is_busy: std::mem::take(&mut self.ctx.was_slow) || self.ctx.over_budget().is_some(),
             written_bytes: written.0 - self.reported_written.0,
             written_keys: written.1 - self.reported_written.1,
             damaged_regions: self

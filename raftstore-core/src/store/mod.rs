@@ -16,6 +16,7 @@ mod round;
 pub mod seed;
 mod split;
 mod start;
+mod upkeep;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -28,6 +29,7 @@ use self::{
     lifecycle::Destroying,
     round::RoundInFlight,
     split::{FirstMessages, Leftover},
+    upkeep::Looked,
 };
 pub use self::{
     inspect::{PeerPhase, PeerStatus},
@@ -125,6 +127,16 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
             }
             Event::TaskDone(TaskDone::Installed { region, incarnation, outcome }) => {
                 self.on_installed(region, incarnation, outcome);
+            }
+            Event::TaskDone(TaskDone::SplitChecked {
+                region,
+                incarnation,
+                version,
+                goal: _,
+                size_bytes,
+                keys,
+            }) => {
+                self.on_looked(Looked { region, incarnation, version, size_bytes, keys });
             }
             Event::TaskDone(TaskDone::RangeDeleted { region }) => {
                 self.ctx.meta.leftover_removed(region);

@@ -117,6 +117,11 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
             kv_sync_wanted: 0,
             in_flight_bytes: 0,
             rounds_in_flight: 0,
+            split_candidates: BTreeSet::new(),
+            looks_under_way: 0,
+            compact_candidates: BTreeSet::new(),
+            lock_cf_bytes: 0,
+            was_slow: false,
             apply_backlog_bytes: 0,
             metrics: StoreMetrics::default(),
         };

@@ -1,7 +1,7 @@
 //! PD's orders: commands like any other, void unless they fit the region exactly (11.4).
 
 use engine_traits::{KvEngine, RaftEngine};
-use pd_client::{Order, OrderAction};
+use pd_client::{Order, OrderAction, SplitPolicy};
 use raftstore_proto::{AdminCommand, Body, Command, Header};
 
 use super::Store;
@@ -20,6 +20,17 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
         let admin = match order.action {
             OrderAction::ChangePeer(change) => AdminCommand::ChangePeer(change),
             OrderAction::TransferLeader(to) => AdminCommand::TransferLeader(to),
+            OrderAction::SplitRegion { .. } if !peer.replica.is_same_replica(&order.target) => {
+                return Ok(());
+            }
+            OrderAction::SplitRegion { keys, policy: SplitPolicy::Keys } => {
+                peer.ask_split(&mut self.ctx, None, order.epoch, keys);
+                return Ok(());
+            }
+            OrderAction::SplitRegion { .. } => {
+                self.look_for_middle(order.region);
+                return Ok(());
+            }
             action => {
                 tracing::warn!(?action, "an order this version does not know");
                 return Ok(());

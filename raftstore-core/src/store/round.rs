@@ -13,6 +13,8 @@ pub(super) struct RoundInFlight {
     /// Who waits for it, by region and incarnation.
     pub(super) members: Vec<(RegionId, u64)>,
     pub(super) bytes: u64,
+    /// When it was handed out.
+    at: MonoTime,
 }
 
 impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
@@ -61,7 +63,8 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
         self.ctx.rounds_in_flight += 1;
         self.ctx.metrics.rounds += 1;
         self.ctx.metrics.synced_rounds += u64::from(round.sync);
-        self.rounds.push_back(RoundInFlight { number: round.number, members, bytes });
+        let at = self.ctx.now;
+        self.rounds.push_back(RoundInFlight { number: round.number, members, bytes, at });
         let writes = Writes {
             lane: self.ctx.lane,
             number: round.number,
@@ -91,6 +94,11 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
         if let Some(round) = round {
             self.ctx.in_flight_bytes -= round.bytes;
             self.ctx.rounds_in_flight -= 1;
+            if self.ctx.now.since(round.at) >= self.ctx.config.election_timeout() {
+                // PD shall give a store nothing more that cannot keep up (6.7).
+                self.ctx.was_slow = true;
+                self.ctx.metrics.slow_rounds += 1;
+            }
             for (region, incarnation) in round.members {
                 if let Some(peer) = self.peers.get_mut(&region)
                     && peer.incarnation == incarnation

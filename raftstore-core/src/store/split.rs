@@ -139,6 +139,8 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
         };
         ctx.meta.split(&derived, &regions(&born), &regions(&skipped));
         peer.refuse_reads_before_split(ctx);
+        peer.size.forget();
+        ctx.split_candidates.insert(id);
         let leads = peer.is_leader();
         if leads {
             let heartbeat = peer.heartbeat(ctx);

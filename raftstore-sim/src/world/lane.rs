@@ -157,7 +157,12 @@ impl World {
         let region = match &task {
             Task::Install { region, .. } => region.id.get(),
             Task::CancelInstall { region, .. } => region.get(),
-            Task::SyncKv | Task::DeleteRange { .. } | Task::DeleteSnapshot { .. } => 0,
+            Task::CheckSplit { region, .. } => region.id.get(),
+            Task::SyncKv
+            | Task::DeleteRange { .. }
+            | Task::DeleteSnapshot { .. }
+            | Task::Compact { .. }
+            | Task::CollectSnapshots { .. } => 0,
         };
         self.transcript.event(self.now, store, region, format_args!("task {}", task_name(&task)));
         match task {
@@ -167,7 +172,13 @@ impl World {
                 // Failing to remove a file is no reason to do anything but leave it.
                 let _ = self.nodes[&store].disk.snaps.delete(direction, key);
             }
-            Task::Install { .. } | Task::CancelInstall { .. } | Task::DeleteRange { .. } => {
+            Task::CheckSplit { .. } => self.queue_check(store, task),
+            // The engine in memory has nothing to give back.
+            Task::Compact { .. } => {}
+            Task::Install { .. }
+            | Task::CancelInstall { .. }
+            | Task::DeleteRange { .. }
+            | Task::CollectSnapshots { .. } => {
                 self.queue_region_task(store, task);
             }
         }
@@ -200,6 +211,7 @@ fn region_of(event: &Event) -> Option<RegionId> {
         Event::TaskDone(
             TaskDone::Built { region, .. }
             | TaskDone::Installed { region, .. }
+            | TaskDone::SplitChecked { region, .. }
             | TaskDone::RangeDeleted { region },
         ) => Some(*region),
         Event::Pd(PdAnswer::Order(order)) => Some(order.region),
@@ -254,6 +266,9 @@ const fn task_name(task: &Task) -> &'static str {
         Task::CancelInstall { .. } => "cancel install",
         Task::DeleteRange { .. } => "delete range",
         Task::DeleteSnapshot { .. } => "delete snapshot",
+        Task::CheckSplit { .. } => "split check",
+        Task::Compact { .. } => "compact",
+        Task::CollectSnapshots { .. } => "collect snapshots",
     }
 }
 

@@ -7,6 +7,7 @@ use raftstore_core::{
     apply::ApplyWorker,
     read::{LocalReader, Views},
     snap::RegionWorker,
+    split_check::{CheckWorker, SizeAndKeys},
 };
 use raftstore_proto::StoreId;
 use transport_traits::{SnapDirection, SnapStore};
@@ -85,6 +86,11 @@ impl World {
                 .collect(),
             region_worker: RegionWorker::new(kv, Arc::new(node.disk.snaps.clone()), hooks, batch),
             region_busy: false,
+            check_worker: CheckWorker::new(
+                node.disk.kv.clone(),
+                Arc::new(SizeAndKeys::of(&config)),
+            ),
+            check_busy: false,
             builds: VecDeque::new(),
             build_busy: false,
             sync_wanted: false,

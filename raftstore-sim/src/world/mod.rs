@@ -60,6 +60,8 @@ pub(crate) enum NodeStep {
     RegionDone(Vec<raftstore_core::TaskDone>),
     /// A region snapshot is built.
     Build,
+    /// The split check does a slice.
+    Check,
     /// The data engine is synced; the number is what had been written when it began.
     SyncKv(u64),
     /// The sync is reported.
@@ -270,6 +272,7 @@ impl World {
             NodeStep::Region => self.region_slice(store),
             NodeStep::RegionDone(done) => self.region_done(store, done),
             NodeStep::Build => self.build(store),
+            NodeStep::Check => self.check_slice(store),
             NodeStep::SyncKv(sample) => self.sync_kv(store, sample),
             NodeStep::KvDurable(number) => self.kv_durable(store, number),
             NodeStep::Event(event) => self.event_arrives(store, event),

@@ -9,6 +9,7 @@ use raftstore_core::{
     apply::{ApplyTask, ApplyWorker, SnapBuild},
     read::LocalReader,
     snap::RegionWorker,
+    split_check::CheckWorker,
 };
 use raftstore_proto::RegionId;
 
@@ -63,6 +64,8 @@ pub(crate) struct Running {
     pub(super) apply: Vec<ApplySlot>,
     pub(super) region_worker: RegionWorker<MemEngine, Planted>,
     pub(super) region_busy: bool,
+    pub(super) check_worker: CheckWorker<MemEngine>,
+    pub(super) check_busy: bool,
     pub(super) builds: VecDeque<SnapBuild<MemSnapshot>>,
     pub(super) build_busy: bool,
     pub(super) sync_wanted: bool,

@@ -264,6 +264,45 @@ impl World {
         self.start_build(store);
     }
 
+    pub(super) fn queue_check(&mut self, store: u64, task: Task) {
+        let Some(running) = self.nodes.get_mut(&store).and_then(|node| node.running.as_mut())
+        else {
+            return;
+        };
+        running.check_worker.push(task);
+        self.start_check(store);
+    }
+
+    fn start_check(&mut self, store: u64) {
+        let Some(running) = self.nodes.get_mut(&store).and_then(|node| node.running.as_mut())
+        else {
+            return;
+        };
+        if running.check_busy || running.check_worker.is_idle() {
+            return;
+        }
+        running.check_busy = true;
+        let delay = 10 * MICRO + self.pace_rng.exponential(self.plan.pace.region_work);
+        self.node_after(delay, store, NodeStep::Check);
+    }
+
+    pub(super) fn check_slice(&mut self, store: u64) {
+        let Some(running) = self.nodes.get_mut(&store).and_then(|node| node.running.as_mut())
+        else {
+            return;
+        };
+        running.check_busy = false;
+        match running.check_worker.step() {
+            Ok(slice) => {
+                for done in slice.done {
+                    self.event_arrives(store, Event::TaskDone(done));
+                }
+                self.start_check(store);
+            }
+            Err(error) => self.fatal(store, &error),
+        }
+    }
+
     /// The store wants its data engine durable.
     pub(super) fn want_sync(&mut self, store: u64) {
         if let Some(running) = self.nodes.get_mut(&store).and_then(|node| node.running.as_mut()) {
