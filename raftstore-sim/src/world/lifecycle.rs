@@ -2,15 +2,16 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
+use engine_traits::mem::MemEngine;
 use raftstore_core::{
-    Event, Store, StoreMeta, StoreOptions,
+    Config, Event, Store, StoreMeta, StoreOptions,
     apply::ApplyWorker,
     read::{LocalReader, Views},
     snap::RegionWorker,
     split_check::{CheckWorker, SizeAndKeys},
 };
 use raftstore_proto::StoreId;
-use transport_traits::{SnapDirection, SnapStore};
+use transport_traits::{SnapDirection, SnapKey, SnapStore};
 
 use super::{
     Node, NodeStep, Step, World,
@@ -38,15 +39,7 @@ impl World {
         node.life += 1;
         let meta = Arc::new(StoreMeta::default());
         let views = Arc::new(Views::default());
-        let received = node
-            .disk
-            .snaps
-            .list()
-            .unwrap_or_default()
-            .into_iter()
-            .filter(|(direction, _, _)| *direction == SnapDirection::Received)
-            .map(|(_, key, size)| (key, size))
-            .collect();
+        let received = received_snapshots(node);
         let options = StoreOptions {
             config: Arc::clone(&config),
             store: StoreId::must(store),
@@ -86,10 +79,7 @@ impl World {
                 .collect(),
             region_worker: RegionWorker::new(kv, Arc::new(node.disk.snaps.clone()), hooks, batch),
             region_busy: false,
-            check_worker: CheckWorker::new(
-                node.disk.kv.clone(),
-                Arc::new(SizeAndKeys::of(&config)),
-            ),
+            check_worker: check_worker(&node.disk.kv, &config),
             check_busy: false,
             builds: VecDeque::new(),
             build_busy: false,
@@ -251,4 +241,17 @@ impl World {
             .as_ref()
             .is_some_and(|running| running.apply.iter().any(|slot| slot.busy))
     }
+}
+
+/// Region snapshots that a store had received before it ended, with their sizes in bytes.
+fn received_snapshots(node: &Node) -> Vec<(SnapKey, u64)> {
+    let listed = node.disk.snaps.list().unwrap_or_default().into_iter();
+    listed
+        .filter(|(direction, _, _)| *direction == SnapDirection::Received)
+        .map(|(_, key, size)| (key, size))
+        .collect()
+}
+
+fn check_worker(kv: &MemEngine, config: &Config) -> CheckWorker<MemEngine> {
+    CheckWorker::new(kv.clone(), Arc::new(SizeAndKeys::of(config)))
 }
