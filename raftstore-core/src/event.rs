@@ -1,6 +1,9 @@
 //! What a store takes in and what it asks for: events, effects, tasks.
 
+use std::{fmt, sync::Arc};
+
 use bytes::Bytes;
+use engine_traits::Snapshot;
 use pd_client::{Order, RegionHeartbeat, RegionRoute, StoreStats};
 use raftstore_proto::{Cf, Command, Epoch, PeerId, RaftMessage, Region, RegionId, Response};
 use transport_traits::{SnapDirection, SnapKey, SnapshotStatus};
@@ -73,6 +76,14 @@ pub enum Event {
     Pd(PdAnswer),
     /// Stop: answer everybody, take nothing more.
     Stop,
+    /// A client asks several regions of this lane for reads at once. Answered with one
+    /// entry of [`Effects::batches`].
+    BatchSnapshot {
+        /// Who waits.
+        reply: ReplyId,
+        /// Reads only. Each is answered for itself.
+        commands: Vec<Command>,
+    },
 }
 
 /// What may happen now. Independent of each other; messages to one store keep their order.
@@ -90,6 +101,23 @@ pub struct Effects {
     pub pd: Vec<PdRequest>,
     /// To other lanes of the store: never dropped, never blocking, in this order.
     pub lanes: Vec<(LaneId, Event)>,
+    /// Engine snapshots that belong to answers given with these effects, for callers in
+    /// this process. A caller that wants only the answer leaves them.
+    pub moments: Vec<(ReplyId, Moment)>,
+    /// To callers of [`Event::BatchSnapshot`]: one answer per command, in their order;
+    /// `None` for what needs a quorum to be asked, which the caller does command by command.
+    pub batches: Vec<(ReplyId, Vec<Option<Response>>)>,
+}
+
+/// The data engine at the moment at which an answer's reads were allowed. Together with the
+/// region in the answer it is a [`RegionSnapshot`](crate::read::RegionSnapshot).
+#[derive(Clone)]
+pub struct Moment(pub Arc<dyn Snapshot>);
+
+impl fmt::Debug for Moment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Moment").finish_non_exhaustive()
+    }
 }
 
 impl Effects {
@@ -102,6 +130,8 @@ impl Effects {
             && self.tasks.is_empty()
             && self.pd.is_empty()
             && self.lanes.is_empty()
+            && self.moments.is_empty()
+            && self.batches.is_empty()
     }
 
     /// Adds `other` behind what is here.
@@ -112,6 +142,8 @@ impl Effects {
         self.tasks.append(&mut other.tasks);
         self.pd.append(&mut other.pd);
         self.lanes.append(&mut other.lanes);
+        self.moments.append(&mut other.moments);
+        self.batches.append(&mut other.batches);
     }
 }
 

@@ -43,7 +43,7 @@ mod view;
 pub use config::{Config, ConfigError};
 pub use error::{Dropped, FatalError, FatalSource};
 pub use event::{
-    BuiltSnapshot, CheckGoal, Effects, Event, InstallOutcome, PdAnswer, PdRequest, ReplyId,
+    BuiltSnapshot, CheckGoal, Effects, Event, InstallOutcome, Moment, PdAnswer, PdRequest, ReplyId,
     SplitBorn, Task, TaskDone,
 };
 pub use hooks::{Bug, Hooks, NoHooks};

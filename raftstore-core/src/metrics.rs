@@ -25,6 +25,10 @@ pub struct StoreMetrics {
     pub lease_reads: u64,
     /// Reads that asked a quorum.
     pub index_reads: u64,
+    /// Questions for reads of several regions at once.
+    pub snapshot_batches: u64,
+    /// Reads asked for in them.
+    pub batched_reads: u64,
     /// Times a peer of this lane became leader.
     pub elections_won: u64,
     /// Times a peer of this lane asked for votes.

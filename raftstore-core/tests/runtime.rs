@@ -27,7 +27,7 @@ use raftstore_core::{
 };
 use raftstore_proto::{
     Body, ClusterId, Command, Header, Operation, OperationResponse, Peer, PeerRole, Region,
-    RegionError, Response, ResponseBody, StoreId,
+    RegionError, RegionId, Response, ResponseBody, StoreId,
 };
 use transport_traits::{ChannelConfig, ChannelHub, MemSnapStore, Transport};
 
@@ -228,6 +228,40 @@ fn value(number: usize) -> Bytes {
     format!("value of {number:04}").into()
 }
 
+/// Snapshots of regions, alone and in batches, from this thread under the lease and through
+/// the lanes, and from nodes that do not lead.
+fn read_by_snapshots(cluster: &Cluster) {
+    cluster.put(7);
+    let expected = Some(value(7));
+    wait_until("a snapshot of each way", || {
+        let (region, leader) = cluster.route(&key(7))?;
+        let epoch = Some(region.epoch);
+        let header =
+            |peer, read_quorum| Header { region: region.id, peer, epoch, term: 0, read_quorum };
+        let handle = cluster.handle(leader.store)?;
+        let mut unknown = header(leader, false);
+        unknown.region = RegionId::must(region.id.get() + 1_000);
+        for quorum in [false, true] {
+            let reply = handle.snapshot(header(leader, quorum));
+            let shot = reply.wait_for(DEADLINE).expect("everybody is answered").ok()?;
+            assert_eq!(shot.get(Cf::Default, &key(7)).unwrap(), expected);
+        }
+        let headers = vec![header(leader, true), unknown.clone(), header(leader, false), unknown];
+        let results = handle.batch_snapshot(headers).wait_for(DEADLINE).expect("answered");
+        let [None, Some(Err(missing)), Some(Ok(shot)), Some(Err(_))] = results.as_slice() else {
+            return None;
+        };
+        assert!(matches!(missing, RegionError::RegionNotFound { .. }), "{missing}");
+        assert_eq!(shot.get(Cf::Default, &key(7)).unwrap(), expected);
+        let follower = region.peers.iter().find(|peer| peer.id != leader.id)?;
+        let reply = cluster.handle(follower.store)?.snapshot(header(*follower, false));
+        let refused = reply.wait_for(DEADLINE).expect("everybody is answered").err()?;
+        assert!(matches!(refused, RegionError::NotLeader { .. }), "{refused}");
+        assert_eq!(handle.batch_snapshot(Vec::new()).wait().len(), 0);
+        Some(())
+    });
+}
+
 /// The life of a small cluster: it is founded, grows, serves, loses its leader with all
 /// that was not synced, goes on, gets the store back, and ends.
 fn life_of_a_cluster(lanes: u16) {
@@ -245,6 +279,7 @@ fn life_of_a_cluster(lanes: u16) {
         assert_eq!(cluster.get(number, true), Some(value(number)), "read index");
     }
     cluster.wait_for_equal_rows(100);
+    read_by_snapshots(&cluster);
 
     // H63: the leader's log fails. It answers who waits, and nobody hears from it again.
     let leader = cluster.leader();
@@ -260,6 +295,10 @@ fn life_of_a_cluster(lanes: u16) {
     assert_eq!(answer.body, Err(RegionError::Stopping));
     let late = handle.command(put_command(&region, peer, 1001)).wait();
     assert_eq!(late.body, Err(RegionError::Stopping));
+    let late = put_command(&region, peer, 1002).header;
+    assert_eq!(handle.snapshot(late.clone()).wait().unwrap_err(), RegionError::Stopping);
+    let late = handle.batch_snapshot(vec![late]).wait();
+    assert!(matches!(late.as_slice(), [Some(Err(RegionError::Stopping))]), "{late:?}");
     assert!(node.stop().is_err());
     assert_eq!(handle.waiting(), 0);
 

@@ -41,7 +41,7 @@ impl<R: RaftEngine> Peer<R> {
     }
 
     /// Whether the command may be acted on at all (5.1, rows 4 to 9).
-    fn validate(&self, header: &Header, body: &Body) -> Result<(), RegionError> {
+    pub(super) fn validate(&self, header: &Header, body: &Body) -> Result<(), RegionError> {
         if self.going_away || self.quarantined {
             return Err(RegionError::RegionNotFound { region: self.region_id() });
         }

@@ -1,13 +1,16 @@
 //! Reads on the leader: under the lease at once, else after a quorum has confirmed it.
 
+use std::sync::Arc;
+
 use engine_traits::{KvEngine, RaftEngine, Reader};
-use raftstore_proto::{Body, Command, Operation, RegionError, Response};
+use raftstore_proto::{Body, Command, Header, Operation, RegionError, Response};
 
 use super::{Peer, reads::PendingRead};
 use crate::{
     FatalError, MonoTime, ReplyId,
     command::{check_epoch, execute_reads},
     context::Context,
+    event::Moment,
     hooks::{Bug, Hooks},
 };
 
@@ -19,26 +22,96 @@ impl<R: RaftEngine> Peer<R> {
         reply: ReplyId,
         command: Command,
     ) -> Result<(), FatalError> {
-        let leased = self.lease.covers(ctx.now) || ctx.hooks.planted(Bug::LeaseUnchecked);
-        let split_ahead = self.has_committed_split();
-        ctx.metrics.reads_behind_split += u64::from(split_ahead);
-        let leased = leased && !split_ahead;
-        if !command.header.read_quorum && leased && self.applied_own_term() {
+        if self.may_read_now(ctx, &command.header) {
             ctx.metrics.lease_reads += 1;
-            let response = self.execute_read(ctx, &command)?;
-            ctx.answer(reply, response);
-            return Ok(());
+            return self.answer_read(ctx, reply, &command);
         }
         self.read_by_index(ctx, reply, command);
         Ok(())
     }
 
-    /// Executes a read against the data as it is, after checking the epoch once more.
-    fn execute_read<K: KvEngine, H: Hooks>(
+    /// Whether the lease allows a validated read without asking anybody.
+    fn may_read_now<K: KvEngine, H: Hooks>(
+        &mut self,
+        ctx: &mut Context<K, R, H>,
+        header: &Header,
+    ) -> bool {
+        let leased = self.lease.covers(ctx.now) || ctx.hooks.planted(Bug::LeaseUnchecked);
+        let split_ahead = self.has_committed_split();
+        ctx.metrics.reads_behind_split += u64::from(split_ahead);
+        !header.read_quorum && leased && !split_ahead && self.applied_own_term()
+    }
+
+    /// Answers one command of a batch of reads, from the batch's one moment; `None` if a
+    /// quorum would have to be asked.
+    pub(crate) fn read_in_batch<K: KvEngine, H: Hooks>(
+        &mut self,
+        ctx: &mut Context<K, R, H>,
+        command: &Command,
+        moment: &mut Option<Moment>,
+    ) -> Result<Option<Response>, FatalError> {
+        if let Body::Status(question) = &command.body {
+            return Ok(Some(self.status(*question)));
+        }
+        let checked =
+            self.validate(&command.header, &command.body).and_then(|()| match &command.body {
+                Body::Operations(operations) if Self::classify(operations)? => Ok(()),
+                _ => Err(RegionError::InvalidCommand { why: "only reads come in batches" }),
+            });
+        if let Err(error) = checked {
+            return Ok(Some(Response::error(self.term(), error)));
+        }
+        if !self.may_read_now(ctx, &command.header) {
+            return Ok(None);
+        }
+        ctx.metrics.lease_reads += 1;
+        let moment = match moment {
+            Some(moment) => moment,
+            None => moment.insert(self.take_moment(ctx)?),
+        };
+        self.execute_read(command, &*moment.0).map(Some)
+    }
+
+    /// Executes a read against the data as it is, and answers it.
+    fn answer_read<K: KvEngine, H: Hooks>(
+        &self,
+        ctx: &mut Context<K, R, H>,
+        reply: ReplyId,
+        command: &Command,
+    ) -> Result<(), FatalError> {
+        let operations = match &command.body {
+            Body::Operations(operations) => operations.as_slice(),
+            Body::Admin(_) | Body::Status(_) => &[],
+        };
+        let is_snap = operations.contains(&Operation::Snap);
+        // Several keys are read as of one moment, and who asks for a snapshot gets the
+        // engine's together with the region's bounds: taken later, it could show a range
+        // that has meanwhile gone to somebody else (H41).
+        let response = if is_snap || operations.len() > 1 {
+            let moment = self.take_moment(ctx)?;
+            let response = self.execute_read(command, &*moment.0)?;
+            if is_snap && response.body.is_ok() {
+                ctx.effects.moments.push((reply, moment));
+            }
+            response
+        } else {
+            self.execute_read(command, &ctx.kv)?
+        };
+        ctx.answer(reply, response);
+        Ok(())
+    }
+
+    fn take_moment<K: KvEngine, H: Hooks>(
         &self,
         ctx: &Context<K, R, H>,
-        command: &Command,
-    ) -> Result<Response, FatalError> {
+    ) -> Result<Moment, FatalError> {
+        let taken = ctx.kv.snapshot();
+        let failed = FatalError::engine("reading", Some(self.region_id()));
+        taken.map(|snapshot| Moment(Arc::new(snapshot))).map_err(failed)
+    }
+
+    /// Executes a read against one state of the data, after checking the epoch once more.
+    fn execute_read(&self, command: &Command, reader: &dyn Reader) -> Result<Response, FatalError> {
         let term = self.term();
         if let Err(error) = check_epoch(&command.header, &command.body, self.region()) {
             return Ok(Response::error(term, error));
@@ -47,18 +120,8 @@ impl<R: RaftEngine> Peer<R> {
             let error = RegionError::InvalidCommand { why: "not a read" };
             return Ok(Response::error(term, error));
         };
-        let failed = FatalError::engine("reading", Some(self.region_id()));
-        if operations.len() <= 1 {
-            let reader: &dyn Reader = &ctx.kv;
-            return execute_reads(reader, self.region(), operations, term).map_err(failed);
-        }
-        // Several keys are read as of one moment.
-        match ctx.kv.snapshot() {
-            Ok(snapshot) => {
-                execute_reads(&snapshot, self.region(), operations, term).map_err(failed)
-            }
-            Err(error) => Err(failed(error)),
-        }
+        execute_reads(reader, self.region(), operations, term)
+            .map_err(FatalError::engine("reading", Some(self.region_id())))
     }
 
     fn read_by_index<K: KvEngine, H: Hooks>(
@@ -123,8 +186,7 @@ impl<R: RaftEngine> Peer<R> {
         let applied = if early { u64::MAX } else { self.applied.applied };
         while let Some(read) = self.reads.pop_ready(applied) {
             for (reply, command) in read.waiting {
-                let response = self.execute_read(ctx, &command)?;
-                ctx.answer(reply, response);
+                self.answer_read(ctx, reply, &command)?;
             }
         }
         Ok(())

@@ -5,7 +5,12 @@ use std::sync::Arc;
 use engine_traits::KvEngine;
 use raftstore_proto::{Body, Command, Epoch, Header, Operation, Region, Response};
 
-use crate::{MonoTime, command::execute_reads, view::Views};
+use super::RegionSnapshot;
+use crate::{
+    MonoTime,
+    command::execute_reads,
+    view::{View, ViewState, Views},
+};
 
 /// Serves reads under the lease from any thread.
 #[derive(Clone, Debug)]
@@ -34,27 +39,89 @@ impl<K: KvEngine> LocalReader<K> {
         let Body::Operations(operations) = &command.body else {
             return Ok(None);
         };
-        if command.header.read_quorum || !operations.iter().all(Operation::is_read) {
+        if !operations.iter().all(Operation::is_read) {
             return Ok(None);
         }
-        let Some(view) = self.views.get(command.header.region) else {
+        let Some((moment, state)) = self.moment(&command.header, clock)? else {
             return Ok(None);
         };
-        let Some(before) = view.state() else {
-            return Ok(None);
-        };
-        if !accepts(&command.header, &before.region, before.term, before.peer.id) {
-            return Ok(None);
+        execute_reads(&moment, &state.region, operations, state.term).map(Some)
+    }
+
+    /// The region that `header` names as of now, or `None` if a read of it has to go
+    /// through the store. `clock` is read after the engine snapshot was taken (H41).
+    ///
+    /// # Errors
+    /// If the engine cannot be read; the store must be stopped.
+    pub fn snapshot(
+        &self,
+        header: &Header,
+        clock: impl FnOnce() -> MonoTime,
+    ) -> Result<Option<RegionSnapshot<K::Snapshot>>, engine_traits::Error> {
+        let moment = self.moment(header, clock)?;
+        Ok(moment.map(|(moment, state)| RegionSnapshot::new(Arc::new(moment), state.region)))
+    }
+
+    /// Several regions as of one moment, in the order of `headers`; `None` for those of
+    /// which a read has to go through the store.
+    ///
+    /// # Errors
+    /// As [`LocalReader::snapshot`].
+    pub fn snapshots(
+        &self,
+        headers: &[Header],
+        clock: impl FnOnce() -> MonoTime,
+    ) -> Result<Vec<Option<RegionSnapshot<K::Snapshot>>>, engine_traits::Error> {
+        let seen: Vec<_> = headers.iter().map(|header| self.look(header)).collect();
+        if seen.iter().all(Option::is_none) {
+            return Ok(seen.iter().map(|_| None).collect());
         }
-        let snapshot = self.kv.snapshot()?;
+        let moment = Arc::new(self.kv.snapshot()?);
         let now = clock();
-        let still = view
-            .state()
-            .is_some_and(|after| after.generation == before.generation && now < after.lease_until);
-        if !still {
+        let regions = seen.into_iter().map(|seen| {
+            let state = seen.filter(|seen| seen.still_holds(now))?.before;
+            Some(RegionSnapshot::new(Arc::clone(&moment), state.region))
+        });
+        Ok(regions.collect())
+    }
+
+    /// An engine snapshot during whose taking this store was allowed to read the region.
+    fn moment(
+        &self,
+        header: &Header,
+        clock: impl FnOnce() -> MonoTime,
+    ) -> Result<Option<(K::Snapshot, ViewState)>, engine_traits::Error> {
+        let Some(seen) = self.look(header) else {
             return Ok(None);
+        };
+        let moment = self.kv.snapshot()?;
+        Ok(seen.still_holds(clock()).then_some((moment, seen.before)))
+    }
+
+    /// The view of the region, if the header fits it. Proves nothing before the second look.
+    fn look(&self, header: &Header) -> Option<Seen> {
+        if header.read_quorum {
+            return None;
         }
-        execute_reads(&snapshot, &before.region, operations, before.term).map(Some)
+        let view = self.views.get(header.region)?;
+        let before = view.state()?;
+        accepts(header, &before.region, before.term, before.peer.id)
+            .then_some(Seen { view, before })
+    }
+}
+
+/// A view before the engine snapshot was taken.
+struct Seen {
+    view: Arc<View>,
+    before: ViewState,
+}
+
+impl Seen {
+    /// Whether nothing but the lease's bound has changed since, and the lease covers `now`.
+    fn still_holds(&self, now: MonoTime) -> bool {
+        self.view.state().is_some_and(|after| {
+            after.generation == self.before.generation && now < after.lease_until
+        })
     }
 }
 
@@ -73,10 +140,7 @@ mod tests {
     use raftstore_proto::{OperationResponse, Peer, PeerId, RegionId, ResponseBody, StoreId};
 
     use super::*;
-    use crate::{
-        keys,
-        view::{View, ViewState},
-    };
+    use crate::keys;
 
     const R1: RegionId = RegionId::must(1);
 
@@ -167,6 +231,36 @@ mod tests {
             MonoTime::ZERO
         });
         assert_eq!(value(beside.unwrap()), Some(Some(Bytes::from_static(b"v1"))));
+    }
+
+    /// H41 for snapshots: the same two looks, for each region of a batch.
+    #[test]
+    fn h41_snapshots_are_given_only_for_regions_whose_view_still_holds() {
+        let (kv, view, reader) = setup();
+        let header = get("k").header;
+        let at = |millis| MonoTime::from_millis(millis);
+        let shot = reader.snapshot(&header, || at(99)).unwrap().expect("under the lease");
+        put(&kv, "k", "v2");
+        assert_eq!(shot.get(Cf::Default, b"k").unwrap().unwrap(), "v1");
+        assert!(reader.snapshot(&header, || at(100)).unwrap().is_none());
+        let quorum = Header { read_quorum: true, ..header.clone() };
+        assert!(reader.snapshot(&quorum, || at(0)).unwrap().is_none());
+
+        let other = reader.views.open(RegionId::must(2));
+        other.publish(ViewState {
+            region: Arc::new(Region { id: RegionId::must(2), ..region() }),
+            ..state(1)
+        });
+        let there = Header { region: RegionId::must(2), ..header.clone() };
+        let batch = [quorum, header, there];
+        let given = |shots: Vec<Option<_>>| shots.iter().map(Option::is_some).collect::<Vec<_>>();
+        let both = reader.snapshots(&batch, || at(99)).unwrap();
+        assert_eq!(given(both), [false, true, true]);
+        let one = reader.snapshots(&batch, || {
+            view.withdraw();
+            at(99)
+        });
+        assert_eq!(given(one.unwrap()), [false, false, true]);
     }
 
     /// READ-16: a view belongs to one peer; its successor opens another one.

@@ -86,7 +86,7 @@ impl<K: KvEngine> ApplyThread<K> {
     fn publish(&self, outcome: ApplyOutcome<K>) {
         let ApplyOutcome { answers, events, builds } = outcome;
         for (reply, response) in answers {
-            self.shared.answer(reply, response);
+            self.shared.answer(reply, response, None);
         }
         let mut by_lane: BTreeMap<LaneId, Vec<ApplyEvent>> = BTreeMap::new();
         for event in events {

@@ -1,6 +1,7 @@
 //! Decides how a node is spoken to: by clients, by the transport, by those who look on.
 
 use std::{
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -10,17 +11,18 @@ use crossbeam_channel::Sender;
 use engine_traits::KvEngine;
 use parking_lot::RwLock;
 use raftstore_proto::{
-    BusyReason, Command, Epoch, PeerId, RaftMessage, RegionError, RegionId, Response, StoreId,
+    Body, BusyReason, Command, Epoch, Header, Operation, PeerId, RaftMessage, RegionError,
+    RegionId, Response, StoreId,
 };
 use transport_traits::{Inbox, SnapDirection, SnapKey, SnapStore, SnapshotStatus};
 
 use super::{
     counters::NodeCounters,
-    router::{Callback, Reply},
+    router::{BatchResult, Callback, Reply, SnapshotResult},
     shared::{LaneInput, Refused, Shared},
 };
 use crate::{
-    Event, FatalError, MonoTime, ReplyId, StoreMetrics, read::LocalReader,
+    Event, FatalError, LaneId, MonoTime, ReplyId, StoreMetrics, read::LocalReader,
     snap::build::check_received, store::PeerStatus,
 };
 
@@ -110,45 +112,120 @@ impl<K: KvEngine> NodeHandle<K> {
         }
     }
 
-    fn read_here(&self, command: &Command) -> Option<Response> {
+    /// Asks for the region named by `header` as of one moment, under the lease on this
+    /// thread if that is possible, else through its lane. Never blocks.
+    pub fn snapshot(&self, header: Header) -> Reply<SnapshotResult> {
+        self.inner.shared.counters.commands.add(1);
+        let here = self.serve_here(header.region, |reader, clock| reader.snapshot(&header, clock));
+        if let Some(Some(snapshot)) = here {
+            self.count_served_here(1);
+            return Reply::ready(Ok(snapshot.erase()));
+        }
+        let (id, reply) = self.inner.shared.router.enter_snapshot();
+        if let Some(id) = id {
+            self.queue(id, snap(header));
+        }
+        reply
+    }
+
+    /// Asks for several regions at once, as of as few moments as possible. Never blocks.
+    ///
+    /// Each is answered for itself, in the order of `headers`; `None` for those of which a
+    /// quorum would have to be asked first: ask for them one by one.
+    pub fn batch_snapshot(&self, headers: Vec<Header>) -> Reply<BatchResult> {
         let shared = &self.inner.shared;
-        if command.header.peer.store != self.inner.store || shared.failure.has_failed() {
+        shared.counters.commands.add(1);
+        let Some(first) = headers.first() else {
+            return Reply::ready(Vec::new());
+        };
+        let here = self.serve_here(first.region, |reader, clock| reader.snapshots(&headers, clock));
+        let results: BatchResult = match here {
+            Some(served) => served.into_iter().map(|it| it.map(|it| Ok(it.erase()))).collect(),
+            None => vec![None; headers.len()],
+        };
+        let served = results.iter().filter(|result| result.is_some()).count();
+        self.count_served_here(served as u64);
+        let mut by_lane: BTreeMap<LaneId, (Vec<usize>, Vec<Command>)> = BTreeMap::new();
+        for (position, header) in headers.into_iter().enumerate() {
+            if results[position].is_none() {
+                let (positions, commands) =
+                    by_lane.entry(shared.lane_of(header.region)).or_default();
+                positions.push(position);
+                commands.push(snap(header));
+            }
+        }
+        if by_lane.is_empty() {
+            return Reply::ready(results);
+        }
+        let parts = by_lane.values().map(|(positions, _)| positions.clone()).collect();
+        let (ids, reply) = shared.router.enter_batch(results, parts);
+        for (id, (lane, (_, commands))) in ids.into_iter().zip(by_lane) {
+            if let Some(id) = id {
+                let event = Event::BatchSnapshot { reply: id, commands };
+                self.take_refusal(id, shared.offer_lane(lane, event));
+            }
+        }
+        reply
+    }
+
+    fn read_here(&self, command: &Command) -> Option<Response> {
+        if command.header.peer.store != self.inner.store {
+            return None;
+        }
+        let read =
+            |reader: &LocalReader<K>, clock: &dyn Fn() -> MonoTime| reader.read(command, clock);
+        self.serve_here(command.header.region, read)?.inspect(|_| self.count_served_here(1))
+    }
+
+    /// Reads on this thread, unless the store has failed or ended. A failure to read fails
+    /// the store.
+    fn serve_here<T>(
+        &self,
+        region: RegionId,
+        read: impl FnOnce(&LocalReader<K>, &dyn Fn() -> MonoTime) -> Result<T, engine_traits::Error>,
+    ) -> Option<T> {
+        let shared = &self.inner.shared;
+        if shared.failure.has_failed() {
             return None;
         }
         let read = {
             let reader = self.inner.reader.read();
-            reader.as_ref()?.read(command, || shared.clock.now())
+            read(reader.as_ref()?, &|| shared.clock.now())
         };
         match read {
             // A store that has failed meanwhile serves nothing any more.
-            Ok(response) => response.filter(|_| !shared.failure.has_failed()).inspect(|_| {
-                shared.counters.local_reads.add(1);
-                shared.counters.answers.add(1);
-            }),
+            Ok(served) => (!shared.failure.has_failed()).then_some(served),
             Err(error) => {
-                let region = Some(command.header.region);
-                shared.failure.fail(FatalError::engine("reading for a client", region)(error));
+                let doing = "reading for a client";
+                shared.failure.fail(FatalError::engine(doing, Some(region))(error));
                 None
             }
         }
     }
 
-    fn queue(&self, reply: ReplyId, command: Command) {
-        let region = command.header.region;
-        self.offer(reply, region, Event::Command { reply, command });
+    fn count_served_here(&self, reads: u64) {
+        self.inner.shared.counters.local_reads.add(reads);
+        self.inner.shared.counters.answers.add(reads);
     }
 
-    fn offer(&self, reply: ReplyId, region: RegionId, event: Event) {
-        let shared = &self.inner.shared;
-        let error = match shared.offer(region, event) {
+    fn queue(&self, reply: ReplyId, command: Command) {
+        let region = command.header.region;
+        let taken = self.inner.shared.offer(region, Event::Command { reply, command });
+        self.take_refusal(reply, taken);
+    }
+
+    /// A lane that does not take a question is an answer too.
+    fn take_refusal(&self, reply: ReplyId, taken: Result<(), Refused>) {
+        let error = match taken {
             Ok(()) => return,
             Err(Refused::Full) => {
                 RegionError::ServerIsBusy { reason: BusyReason::Queue, backoff_ms: BUSY_BACKOFF_MS }
             }
             Err(Refused::Gone) => RegionError::Stopping,
         };
+        let shared = &self.inner.shared;
         shared.counters.refused_commands.add(1);
-        shared.router.answer(reply, Response::error(0, error));
+        shared.router.answer(reply, Response::error(0, error), None);
     }
 
     /// Has a region cut at user keys, with ids that PD gives. The answer names the parts in
@@ -158,7 +235,7 @@ impl<K: KvEngine> NodeHandle<K> {
         let (id, reply) = shared.router.enter();
         if let Some(id) = id {
             let event = Event::SplitRegion { reply: Some(id), region, epoch, keys };
-            self.offer(id, region, event);
+            self.take_refusal(id, shared.offer(region, event));
         }
         reply
     }
@@ -217,6 +294,11 @@ impl<K: KvEngine> NodeHandle<K> {
     pub fn wait_fatal(&self, timeout: Option<Duration>) -> Option<Arc<FatalError>> {
         self.inner.shared.failure.wait(timeout)
     }
+}
+
+/// The question for a region and an engine snapshot that belongs to it.
+fn snap(header: Header) -> Command {
+    Command { header, body: Body::Operations(vec![Operation::Snap]) }
 }
 
 impl<K: KvEngine> Inbox for NodeHandle<K> {

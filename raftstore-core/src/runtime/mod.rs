@@ -50,6 +50,6 @@ pub use failure::OnFatal;
 pub use figures::{DiskProbe, DiskSpace};
 pub use handle::NodeHandle;
 pub use node::Node;
-pub use router::{Callback, Reply};
+pub use router::{BatchResult, Callback, Reply, SnapshotResult};
 pub use snap_files::FileSnapStore;
 pub use start::{BoxError, Connect, NodeOptions, PdRetry, StartError};

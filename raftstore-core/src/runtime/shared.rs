@@ -7,7 +7,7 @@ use crossbeam_channel::{Receiver, Sender, TrySendError};
 use raftstore_proto::{OperationResponse, RegionId, Response, ResponseBody};
 
 use super::{clock::MonoClock, counters::Counters, failure::Failure, router::Router};
-use crate::{Event, LaneId, Persisted, ReplyId, StoreMetrics, store::PeerStatus};
+use crate::{Event, LaneId, Moment, Persisted, ReplyId, StoreMetrics, store::PeerStatus};
 
 /// What a lane is told through the channel that never drops and never blocks.
 pub(super) enum LaneInput {
@@ -98,7 +98,11 @@ impl Shared {
 
     /// Offers something that may be refused.
     pub(super) fn offer(&self, region: RegionId, event: Event) -> Result<(), Refused> {
-        self.link(self.lane_of(region)).events.try_send(event).map_err(|refused| match refused {
+        self.offer_lane(self.lane_of(region), event)
+    }
+
+    pub(super) fn offer_lane(&self, lane: LaneId, event: Event) -> Result<(), Refused> {
+        self.link(lane).events.try_send(event).map_err(|refused| match refused {
             TrySendError::Full(_) => Refused::Full,
             TrySendError::Disconnected(_) => Refused::Gone,
         })
@@ -106,16 +110,28 @@ impl Shared {
 
     /// Gives an answer, unless the store has failed: then everybody has been answered, and
     /// nothing may be acknowledged.
-    pub(super) fn answer(&self, reply: ReplyId, response: Response) {
+    pub(super) fn answer(&self, reply: ReplyId, response: Response, moment: Option<&Moment>) {
         if self.failure.has_failed() {
             return;
         }
         let is_write = is_acknowledged_write(&response);
-        if self.router.answer(reply, response) {
+        if self.router.answer(reply, response, moment) {
             self.counters.answers.add(1);
             if is_write {
                 self.counters.acknowledged_writes.add(1);
             }
+        }
+    }
+
+    /// Answers one lane's part of a batch, unless the store has failed.
+    pub(super) fn answer_part(
+        &self,
+        reply: ReplyId,
+        answers: Vec<Option<Response>>,
+        moment: Option<&Moment>,
+    ) {
+        if !self.failure.has_failed() && self.router.answer_part(reply, answers, moment) {
+            self.counters.answers.add(1);
         }
     }
 }

@@ -5,7 +5,7 @@
 //! of messages and commands, then a tick if one is due; then it asks for rounds until there
 //! are none. Writes go to the writer first, so that the disk works while messages leave.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use crossbeam_channel::{Sender, TryRecvError, select};
 use engine_traits::{KvEngine, RaftEngine};
@@ -190,15 +190,19 @@ impl<K: KvEngine, R: RaftEngine> StoreLoop<K, R> {
         if self.shared.failure.has_failed() {
             return;
         }
-        let Effects { messages, answers, apply, tasks, pd, lanes } = effects;
+        let Effects { messages, answers, apply, tasks, pd, lanes, moments, batches } = effects;
         for (lane, event) in lanes {
             self.shared.tell_lane(lane, event);
         }
         if !apply.is_empty() {
             self.outlets.apply.push(apply);
         }
+        let moments: BTreeMap<_, _> = moments.into_iter().collect();
         for (reply, response) in answers {
-            self.shared.answer(reply, response);
+            self.shared.answer(reply, response, moments.get(&reply));
+        }
+        for (reply, part) in batches {
+            self.shared.answer_part(reply, part, moments.get(&reply));
         }
         if !messages.is_empty() {
             self.send(messages);

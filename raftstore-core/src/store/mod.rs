@@ -4,6 +4,7 @@ pub mod bootstrap;
 
 mod admit;
 mod applied;
+mod batch;
 mod duties;
 mod inspect;
 mod lifecycle;
@@ -21,7 +22,7 @@ mod upkeep;
 use std::collections::{BTreeMap, VecDeque};
 
 use engine_traits::{KvEngine, RaftEngine};
-use raftstore_proto::{Body, Command, RegionError, RegionId, Response};
+use raftstore_proto::{Body, Command, Header, RegionError, RegionId, Response};
 use transport_traits::SnapKey;
 
 use self::{
@@ -149,27 +150,20 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
                 self.on_validated(region, peer, route);
             }
             Event::Stop => self.on_stop(),
+            Event::BatchSnapshot { reply, commands } => self.on_batch_snapshot(reply, &commands)?,
         }
         Ok(())
     }
 
     /// A client's command: address first, then the peer decides.
     fn on_command(&mut self, reply: ReplyId, command: Command) -> Result<(), FatalError> {
-        let ctx = &mut self.ctx;
-        let header = &command.header;
-        let refused = if self.stopping {
-            Some(RegionError::Stopping)
-        } else if header.peer.store != ctx.store {
-            Some(RegionError::StoreNotMatch { asked: header.peer.store, here: ctx.store })
-        } else {
-            None
-        };
-        if let Some(error) = refused {
-            ctx.refuse(reply, 0, error);
+        if let Err(error) = self.check_address(&command.header) {
+            self.ctx.refuse(reply, 0, error);
             return Ok(());
         }
-        let Some(peer) = self.peers.get_mut(&header.region) else {
-            ctx.refuse(reply, 0, RegionError::RegionNotFound { region: header.region });
+        let ctx = &mut self.ctx;
+        let Some(peer) = self.peers.get_mut(&command.header.region) else {
+            ctx.refuse(reply, 0, RegionError::RegionNotFound { region: command.header.region });
             return Ok(());
         };
         if let Body::Status(question) = &command.body {
@@ -178,6 +172,20 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
             return Ok(());
         }
         peer.on_command(ctx, Some(reply), command)
+    }
+
+    /// Whether a command that came here was meant to.
+    fn check_address(&self, header: &Header) -> Result<(), RegionError> {
+        if self.stopping {
+            return Err(RegionError::Stopping);
+        }
+        if header.peer.store != self.ctx.store {
+            return Err(RegionError::StoreNotMatch {
+                asked: header.peer.store,
+                here: self.ctx.store,
+            });
+        }
+        Ok(())
     }
 
     /// Answers everybody and takes nothing more.

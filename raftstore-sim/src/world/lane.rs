@@ -134,8 +134,14 @@ impl World {
         for message in effects.messages {
             self.send(store, message);
         }
+        for (reply, moment) in effects.moments {
+            self.keep_moment(reply.0, moment);
+        }
         for (reply, response) in effects.answers {
             self.answer(store, life, reply.0, response);
+        }
+        for (reply, answers) in effects.batches {
+            self.answer_batch(store, life, reply.0, answers);
         }
         for task in effects.apply {
             self.queue_apply(store, task);
@@ -220,6 +226,10 @@ fn region_of(event: &Event) -> Option<RegionId> {
         }
         Event::SplitBorn(born) => Some(born.region.id),
         Event::Pd(PdAnswer::Validated { region, .. }) => Some(*region),
+        // A batch is of regions of one lane, and touches none of them.
+        Event::BatchSnapshot { commands, .. } => {
+            commands.first().map(|command| command.header.region)
+        }
         Event::Applied(_) | Event::Tick | Event::KvDurable(_) | Event::Stop => None,
     }
 }

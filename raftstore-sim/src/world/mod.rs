@@ -10,6 +10,7 @@ mod harvest;
 mod lane;
 mod lifecycle;
 mod node;
+mod reads;
 mod status;
 mod watch;
 mod workers;
@@ -36,7 +37,7 @@ use crate::{
     transcript::Transcript,
 };
 use engine_traits::mem::MemEngine;
-use raftstore_core::{Event, Persisted, apply::ApplyOutcome};
+use raftstore_core::{Event, Moment, Persisted, apply::ApplyOutcome};
 use raftstore_proto::Response;
 
 /// A step of one life of one store.
@@ -116,6 +117,10 @@ pub struct World {
     pub answers: Answers,
     /// Answers to questions put by hand, by reply id.
     pub(crate) direct: BTreeMap<u64, Option<Response>>,
+    /// Answers to batches put by hand, by reply id.
+    pub(crate) batches: BTreeMap<u64, Option<Vec<Option<Response>>>>,
+    /// Engine snapshots that came with answers to questions put by hand.
+    pub(crate) moments: BTreeMap<u64, Moment>,
     /// The clients.
     pub(crate) clients: Clients,
     pub(crate) queue: Queue<Step>,
@@ -177,6 +182,8 @@ impl World {
             history: History::default(),
             answers: Answers::default(),
             direct: BTreeMap::new(),
+            batches: BTreeMap::new(),
+            moments: BTreeMap::new(),
             clients: Clients::new(&plan),
             queue: Queue::default(),
             pace_rng: Rng::fork(seed, "pace"),

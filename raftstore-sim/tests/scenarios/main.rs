@@ -39,3 +39,10 @@ fn eager_gc(config: &mut Config) {
     config.raft_log_gc_threshold = 1;
     config.raft_log_gc_count_limit = 5;
 }
+
+/// Runs a scenario under several seeds, which differ in how long everything takes.
+fn for_seeds(scenario: impl Fn(u64)) {
+    for seed in 1..=20 {
+        scenario(seed);
+    }
+}

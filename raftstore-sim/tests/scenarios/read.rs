@@ -3,16 +3,17 @@
 use std::time::Duration;
 
 use raftstore_proto::{
-    AdminCommand, Body, ChangeKind, Command, MessageKind, PeerChange, RegionError, Response,
-    ResponseBody, StoreId,
+    AdminCommand, Body, Cf, ChangeKind, Command, Epoch, MessageKind, Operation, PeerChange, Region,
+    RegionError, RegionId, Response, ResponseBody, StoreId,
 };
 use raftstore_sim::{
     cluster::{Cluster, admin_command, get, header, put, value_in},
     network::{Action, Match},
+    plan::Plan,
     queue::{MILLI, SECOND},
 };
 
-use crate::plan_with;
+use crate::{for_seeds, plan_with};
 
 /// Index reads and lease reads of a store so far.
 fn reads(cluster: &Cluster, store: u64) -> (u64, u64) {
@@ -197,4 +198,108 @@ fn read_05_a_read_index_is_at_least_the_applied_index_at_its_start() {
     if answer.as_ref().is_some_and(|answer| answer.body.is_ok()) {
         assert_eq!(value(answer).as_deref(), Some("v2"));
     }
+}
+
+fn snap(region: &Region, store: u64) -> Command {
+    let peer = *region.peer_on(StoreId::must(store)).expect("a member");
+    Command { header: header(region, peer), body: Body::Operations(vec![Operation::Snap]) }
+}
+
+/// Waits for all answers of a batch.
+fn batch(
+    cluster: &mut Cluster,
+    store: u64,
+    commands: Vec<Command>,
+) -> (u64, Vec<Option<Response>>) {
+    let reply = cluster.ask_batch(store, commands).expect("the store runs");
+    cluster.wait("the answers of a batch", |world| world.answers_to(reply).is_some());
+    (reply, cluster.answers_to(reply).expect("just seen").clone())
+}
+
+/// A batch is answered once, command by command, in order; what needs a quorum comes back
+/// unanswered and is then asked for by itself.
+#[test]
+fn batched_snapshots_are_answered_each_for_itself() {
+    for_seeds(|seed| {
+        let mut plan = Plan::quiet(seed, 3, 3);
+        plan.regions = 3;
+        let mut cluster = Cluster::started(plan);
+        cluster.lead(1, 1);
+        cluster.lead(2, 1);
+        cluster.lead(3, 2);
+        for key in ["a", "b", "c"] {
+            cluster.must_put(key, "old");
+        }
+        let regions: Vec<Region> = (1..=3).map(|id| cluster.region(id)).collect();
+        let unknown = Region { id: RegionId::must(9), ..regions[0].clone() };
+        let mut elsewhere = snap(&regions[1], 1);
+        elsewhere.header.peer.store = StoreId::must(2);
+        let mut stale = snap(&regions[1], 1);
+        stale.header.epoch = Some(Epoch { conf_ver: 1, version: 77 });
+        let mut write = snap(&regions[0], 1);
+        write.body = Body::Operations(vec![put("a", "no")]);
+        let mut quorum = snap(&regions[0], 1);
+        quorum.header.read_quorum = true;
+        let commands = vec![
+            snap(&regions[1], 1),
+            snap(&regions[2], 1),
+            snap(&unknown, 1),
+            elsewhere,
+            stale,
+            write,
+            quorum.clone(),
+            snap(&regions[0], 1),
+        ];
+        let (reply, answers) = batch(&mut cluster, 1, commands);
+        let errors: Vec<_> =
+            answers.iter().map(|it| it.as_ref().map(|it| it.body.as_ref().err())).collect();
+        assert!(
+            matches!(
+                errors.as_slice(),
+                [
+                    Some(None),
+                    Some(Some(RegionError::NotLeader { .. })),
+                    Some(Some(RegionError::RegionNotFound { .. })),
+                    Some(Some(RegionError::StoreNotMatch { .. })),
+                    Some(Some(RegionError::EpochNotMatch { .. })),
+                    Some(Some(RegionError::InvalidCommand { .. })),
+                    None,
+                    Some(None),
+                ]
+            ),
+            "{errors:?}"
+        );
+
+        // What was given out is one moment, whatever is written later.
+        cluster.must_put("a", "new");
+        for (position, key) in [(0, b"b"), (7, b"a")] {
+            let answer = answers[position].as_ref().expect("served");
+            let shot = cluster.region_snapshot(reply, answer).expect("served with a moment");
+            let value = shot.get(Cf::Default, key).expect("in the region");
+            assert_eq!(value.as_deref(), Some(&b"old"[..]));
+        }
+        // What came back unanswered is served by itself.
+        let alone = cluster.ask(1, quorum).expect("the store runs");
+        cluster.wait("the answer", |world| world.answer_to(alone).is_some());
+        let answer = cluster.answer_to(alone).expect("just seen").clone();
+        let shot = cluster.region_snapshot(alone, &answer).expect("served with a moment");
+        assert_eq!(shot.get(Cf::Default, b"a").expect("readable").as_deref(), Some(&b"new"[..]));
+    });
+}
+
+/// Without a lease nothing in a batch is served, and nothing is asked of others either.
+#[test]
+fn batched_snapshots_need_a_lease() {
+    let mut cluster = short_lease(3);
+    cluster.must_put("k", "v");
+    let region = cluster.region(1);
+    cluster.pass(2 * SECOND);
+    let before = reads(&cluster, 1);
+    let (_, answers) = batch(&mut cluster, 1, vec![snap(&region, 1)]);
+    assert_eq!(answers, [None]);
+    assert_eq!(reads(&cluster, 1), before);
+    assert_eq!(value(read_from(&mut cluster, 1, true)).as_deref(), Some("v"));
+    let (_, answers) = batch(&mut cluster, 1, vec![snap(&region, 1)]);
+    assert!(answers[0].as_ref().is_some_and(|it| it.body.is_ok()), "the lease was renewed");
+    assert_eq!(reads(&cluster, 1).1, before.1 + 1);
 }
