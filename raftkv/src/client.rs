@@ -285,7 +285,14 @@ impl<'a, S: Stores> Client<'a, S> {
         };
         let read_quorum = matches!(pending.request, Request::Get { read_quorum: true, .. });
         let command = Command {
-            header: Header { region, peer, epoch: Some(epoch), term: 0, read_quorum },
+            header: Header {
+                region,
+                peer,
+                epoch: Some(epoch),
+                term: 0,
+                read_quorum,
+                replica_read: false,
+            },
             body: Body::Operations(vec![pending.request.operation()]),
         };
         self.pending.insert(number, pending);

@@ -41,6 +41,10 @@ pub enum Dropped {
     Backpressure,
     /// raft refused it.
     RaftRefused,
+    /// Of a kind that no store sends, or without what its kind must carry.
+    Forged,
+    /// A replica's question for a read while a split is committed and not applied.
+    ReadTooEarly,
     /// Entries that fail their checksum.
     Damaged,
 }

@@ -29,6 +29,8 @@ pub struct StoreMetrics {
     pub snapshot_batches: u64,
     /// Reads asked for in them.
     pub batched_reads: u64,
+    /// Reads that a replica which does not lead has asked its leader about.
+    pub replica_reads: u64,
     /// Times a peer of this lane became leader.
     pub elections_won: u64,
     /// Times a peer of this lane asked for votes.

@@ -167,7 +167,14 @@ impl Cluster {
         let (region, leader) = self.route(key)?;
         let handle = self.handle(leader.store)?;
         let epoch = Some(region.epoch);
-        let header = Header { region: region.id, peer: leader, epoch, term: 0, read_quorum };
+        let header = Header {
+            region: region.id,
+            peer: leader,
+            epoch,
+            term: 0,
+            read_quorum,
+            replica_read: false,
+        };
         Some(handle.command(Command { header, body: Body::Operations(vec![operation]) }))
     }
 
@@ -344,7 +351,8 @@ fn life_of_a_cluster(lanes: u16) {
 
 fn put_command(region: &Region, peer: Peer, number: usize) -> Command {
     let epoch = Some(region.epoch);
-    let header = Header { region: region.id, peer, epoch, term: 0, read_quorum: false };
+    let header =
+        Header { region: region.id, peer, epoch, term: 0, read_quorum: false, replica_read: false };
     let (key, value) = (key(number), value(number));
     let body = Body::Operations(vec![Operation::Put { cf: Cf::Default, key, value }]);
     Command { header, body }

@@ -17,6 +17,9 @@ pub struct Header {
     pub term: u64,
     /// Ask a quorum even if the lease would allow a local read.
     pub read_quorum: bool,
+    /// Any replica may serve this read, after it has asked the leader how far the data must
+    /// have come (follower read).
+    pub replica_read: bool,
 }
 
 /// A command.

@@ -45,11 +45,12 @@ enum Kind {
     StoreRead,
     QuorumRead,
     LocalRead,
+    ReplicaRead,
 }
 
 impl Kind {
     const fn is_read(self) -> bool {
-        matches!(self, Self::StoreRead | Self::QuorumRead | Self::LocalRead)
+        matches!(self, Self::StoreRead | Self::QuorumRead | Self::LocalRead | Self::ReplicaRead)
     }
 }
 
@@ -218,7 +219,8 @@ impl World {
         let family = if deletable { 'x' } else { 'r' };
         let key = Bytes::from(format!("{}{family}{}", letter(table), rng.below(count)));
         if !is_write {
-            let kind = *rng.pick(&[Kind::StoreRead, Kind::QuorumRead, Kind::LocalRead]);
+            let kind =
+                *rng.pick(&[Kind::StoreRead, Kind::QuorumRead, Kind::LocalRead, Kind::ReplicaRead]);
             self.begin_read(kind, key);
         } else if deletable && rng.chance(400) {
             if rng.chance(300) {
@@ -291,7 +293,8 @@ impl World {
         // Some readers have not heard of the latest leader: a deposed one must refuse them.
         let stale =
             matches!(kind, Kind::StoreRead | Kind::LocalRead) && self.clients.rng.chance(200);
-        let peer = if stale { *self.clients.rng.pick(&route.region.peers) } else { route.leader };
+        let anybody = stale || kind == Kind::ReplicaRead;
+        let peer = if anybody { *self.clients.rng.pick(&route.region.peers) } else { route.leader };
         let store = peer.store.get();
         let header = Header {
             region: route.region.id,
@@ -299,6 +302,7 @@ impl World {
             epoch: Some(route.region.epoch),
             term: 0,
             read_quorum: kind == Kind::QuorumRead,
+            replica_read: kind == Kind::ReplicaRead,
         };
         let command = Command { header, body: Body::Operations(vec![operation]) };
         if kind == Kind::LocalRead
@@ -457,10 +461,12 @@ impl World {
             Kind::Write => Sometimes::WritesAcknowledged,
             Kind::Delete => Sometimes::Deletes,
             Kind::QuorumRead => Sometimes::QuorumReads,
+            Kind::ReplicaRead => Sometimes::ReplicaReads,
             Kind::StoreRead | Kind::LocalRead => Sometimes::StoreReads,
         });
         // What rests on a lease is worth as much as the clocks.
-        let judged = self.plan.clocks.bounded || call.kind == Kind::QuorumRead;
+        let judged =
+            self.plan.clocks.bounded || matches!(call.kind, Kind::QuorumRead | Kind::ReplicaRead);
         for id in &call.recorded {
             match results.first() {
                 Some(OperationResponse::Get(_)) if !judged => {}

@@ -475,7 +475,14 @@ impl Cluster {
 /// Header of a command to `peer` with the region as it is.
 #[must_use]
 pub fn header(region: &Region, peer: Peer) -> Header {
-    Header { region: region.id, peer, epoch: Some(region.epoch), term: 0, read_quorum: false }
+    Header {
+        region: region.id,
+        peer,
+        epoch: Some(region.epoch),
+        term: 0,
+        read_quorum: false,
+        replica_read: false,
+    }
 }
 
 /// An admin command to `peer`.

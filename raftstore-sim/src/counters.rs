@@ -34,6 +34,8 @@ sometimes! {
     ConfChanges = "membership changes applied";
     /// A learner was added.
     LearnersAdded = "learners added";
+    /// A replica that did not lead served a read.
+    ReplicaReads = "reads asked of any replica";
     /// A region snapshot was built.
     SnapshotsBuilt = "region snapshots built";
     /// A region snapshot was sent and arrived.

@@ -349,6 +349,7 @@ impl World {
             epoch: Some(region.epoch),
             term: 0,
             read_quorum: false,
+            replica_read: false,
         };
         self.ask(store, Command { header, body: Body::Admin(admin) });
     }

@@ -193,6 +193,27 @@ impl Plan {
         }
     }
 
+    /// As [`Plan::quiet`], with paces, delays and lanes that `seed` has drawn: other orders
+    /// of the same events, and nothing that a scenario does not ask for.
+    #[must_use]
+    pub fn fair(seed: u64, stores: u64, replicas: u64) -> Self {
+        let mut plan = Self::quiet(seed, stores, replicas);
+        let mut rng = Rng::fork(seed, "fair");
+        plan.weather.mean_delay = *rng.pick(&[200 * MICRO, 500 * MICRO, 2 * MILLI]);
+        plan.pace = Pace {
+            turn: *rng.pick(&[20 * MICRO, 50 * MICRO, 500 * MICRO]),
+            write: *rng.pick(&[100 * MICRO, 500 * MICRO, 3 * MILLI]),
+            slow_writes: 0,
+            apply: *rng.pick(&[100 * MICRO, MILLI]),
+            region_work: *rng.pick(&[500 * MICRO, 5 * MILLI]),
+            kv_sync: *rng.pick(&[MILLI, 10 * MILLI]),
+        };
+        let mut config = (*plan.config).clone();
+        config.lanes = *rng.pick(&[1, 3]);
+        plan.config = Arc::new(config);
+        plan
+    }
+
     /// The run of `seed`.
     #[must_use]
     pub fn draw(seed: u64) -> Self {

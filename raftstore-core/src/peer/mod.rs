@@ -448,6 +448,7 @@ impl<R: RaftEngine> Peer<R> {
             ctx.metrics.campaigns += 1;
         }
         self.sync_role(ctx);
+        self.repeat_reads(ctx);
     }
 
     /// Gives back the budget of entries that apply holds no more.

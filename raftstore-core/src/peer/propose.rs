@@ -45,7 +45,10 @@ impl<R: RaftEngine> Peer<R> {
         if self.going_away || self.quarantined {
             return Err(RegionError::RegionNotFound { region: self.region_id() });
         }
-        if !self.is_leader() {
+        let anybody = header.replica_read
+            && matches!(body, Body::Operations(operations)
+            if operations.iter().all(raftstore_proto::Operation::is_read));
+        if !self.is_leader() && !anybody {
             return Err(self.not_leader());
         }
         if header.peer.id != self.replica.id {

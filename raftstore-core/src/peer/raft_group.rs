@@ -394,12 +394,19 @@ impl<R: RaftEngine> RaftGroup<R> {
         RegionError::NotLeader { region: self.region, leader: None }
     }
 
-    /// Asks a quorum to confirm leadership for the read `context`. Gives whether raft took
-    /// it up: it drops the question without a word while it has not committed an entry of
-    /// its term.
-    pub(crate) fn read_index(&mut self, context: u64) -> bool {
+    /// Asks a quorum to confirm leadership for the read `context`, or the leader to do so.
+    /// Gives whether raft took it up: it drops the question without a word while it has not
+    /// committed an entry of its term, or knows no leader.
+    pub(crate) fn read_index(&mut self, context: &[u8]) -> bool {
+        if !self.is_leader() {
+            let knows_leader = self.leader() != 0;
+            if knows_leader {
+                self.raw.read_index(context.to_vec());
+            }
+            return knows_leader;
+        }
         let before = (self.raw.raft.pending_read_count(), self.raw.raft.ready_read_count());
-        self.raw.read_index(context.to_be_bytes().to_vec());
+        self.raw.read_index(context.to_vec());
         before != (self.raw.raft.pending_read_count(), self.raw.raft.ready_read_count())
     }
 

@@ -1,4 +1,9 @@
-//! Reads on the leader: under the lease at once, else after a quorum has confirmed it.
+//! Reads: on the leader under the lease at once, else after a quorum has confirmed it; on
+//! other replicas after the leader has told how far the data must have come.
+//!
+//! Another replica's question travels to the leader and is answered with the leader's commit
+//! index, confirmed by a quorum. Question and answer may be lost, so it is asked again; the
+//! name it goes by is its peer's and its incarnation's own.
 
 use std::sync::Arc;
 
@@ -13,6 +18,9 @@ use crate::{
     event::Moment,
     hooks::{Bug, Hooks},
 };
+
+/// Ticks after which a replica asks its leader again.
+const READ_PATIENCE_TICKS: u32 = 3;
 
 impl<R: RaftEngine> Peer<R> {
     /// Takes on a validated read.
@@ -39,7 +47,7 @@ impl<R: RaftEngine> Peer<R> {
         let leased = self.lease.covers(ctx.now) || ctx.hooks.planted(Bug::LeaseUnchecked);
         let split_ahead = self.has_committed_split();
         ctx.metrics.reads_behind_split += u64::from(split_ahead);
-        !header.read_quorum && leased && !split_ahead && self.applied_own_term()
+        !header.read_quorum && leased && !split_ahead && self.is_leader() && self.applied_own_term()
     }
 
     /// Answers one command of a batch of reads, from the batch's one moment; `None` if a
@@ -130,7 +138,11 @@ impl<R: RaftEngine> Peer<R> {
         reply: ReplyId,
         command: Command,
     ) {
-        ctx.metrics.index_reads += 1;
+        if self.is_leader() {
+            ctx.metrics.index_reads += 1;
+        } else {
+            ctx.metrics.replica_reads += 1;
+        }
         self.reads.ask(reply, command);
         ctx.mark(self.region_id());
     }
@@ -148,24 +160,54 @@ impl<R: RaftEngine> Peer<R> {
         }
         let id = self.next_read;
         self.next_read += 1;
-        if self.is_leader() && self.group.read_index(id) {
+        if self.group.read_index(&self.read_name(id)) {
             let issued = ctx.now;
             self.reads.push(PendingRead { id, issued, index: None, waiting });
             return;
         }
-        // The leader has not committed in its term yet: raft drops the question.
+        // A leader that has not committed in its term yet, or a replica that knows none: raft
+        // drops the question.
+        let error = if self.is_leader() { RegionError::ReadNotReady } else { self.not_leader() };
         let term = self.term();
         for (reply, _) in waiting {
-            ctx.refuse(reply, term, RegionError::ReadNotReady);
+            ctx.refuse(reply, term, error.clone());
+        }
+    }
+
+    /// What a question goes by. Questions of all replicas meet at the leader.
+    fn read_name(&self, id: u64) -> [u8; 24] {
+        let mut name = [0; 24];
+        name[..8].copy_from_slice(&self.replica.id.get().to_be_bytes());
+        name[8..16].copy_from_slice(&self.incarnation.to_be_bytes());
+        name[16..].copy_from_slice(&id.to_be_bytes());
+        name
+    }
+
+    /// Asks the leader again on behalf of reads it has not answered in time.
+    pub(super) fn repeat_reads<K: KvEngine, H: Hooks>(&mut self, ctx: &mut Context<K, R, H>) {
+        if self.is_leader() {
+            return;
+        }
+        let patience = ctx.config.raft_base_tick_interval * READ_PATIENCE_TICKS;
+        if self.reads.repeat(|issued| ctx.now.since(issued) >= patience) {
+            ctx.mark(self.region_id());
         }
     }
 
     /// raft says that a quorum has confirmed question `id` when the log was at `index`.
     pub(super) fn on_read_state(&mut self, context: &[u8], index: u64) {
-        let Ok(id) = <[u8; 8]>::try_from(context) else {
+        let Ok(name) = <[u8; 24]>::try_from(context) else {
             return;
         };
-        if let Some(issued) = self.reads.confirm(u64::from_be_bytes(id), index) {
+        let mut number = [0; 8];
+        number.copy_from_slice(&name[16..]);
+        let id = u64::from_be_bytes(number);
+        if name != self.read_name(id) {
+            return;
+        }
+        if let Some(issued) = self.reads.confirm(id, index)
+            && self.is_leader()
+        {
             self.renew_lease(issued);
         }
     }
@@ -179,7 +221,11 @@ impl<R: RaftEngine> Peer<R> {
             return Ok(());
         }
         let early = ctx.hooks.planted(Bug::ReadBeforeApplied);
-        let may_serve = self.is_leader() && self.applied_own_term() && !self.has_committed_split();
+        // A replica that does not lead serves what it asked its leader for. While data is being
+        // replaced nobody serves.
+        let may_serve = self.is_active()
+            && (!self.is_leader() || self.applied_own_term())
+            && !self.has_committed_split();
         if !may_serve && !early {
             return Ok(());
         }

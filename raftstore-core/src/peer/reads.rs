@@ -65,6 +65,22 @@ impl ReadQueue {
         if ready { self.reads.pop_front() } else { None }
     }
 
+    /// Has those reads asked for again whose question is old and unanswered. Gives whether
+    /// there are any.
+    pub(crate) fn repeat(&mut self, is_old: impl Fn(MonoTime) -> bool) -> bool {
+        if !self.reads.iter().any(|read| read.index.is_none() && is_old(read.issued)) {
+            return false;
+        }
+        for read in std::mem::take(&mut self.reads) {
+            if read.index.is_none() && is_old(read.issued) {
+                self.unasked.extend(read.waiting);
+            } else {
+                self.reads.push_back(read);
+            }
+        }
+        true
+    }
+
     /// Takes out everything.
     pub(crate) fn take_all(&mut self) -> Vec<(ReplyId, Command)> {
         let asked = std::mem::take(&mut self.reads).into_iter().flat_map(|read| read.waiting);

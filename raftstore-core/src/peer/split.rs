@@ -72,7 +72,7 @@ pub(crate) struct SplitAsk {
 impl<R: RaftEngine> Peer<R> {
     /// Whether a split is committed and not yet applied: a part of the range may be served
     /// elsewhere at any moment (H36).
-    pub(super) fn has_committed_split(&self) -> bool {
+    pub(crate) fn has_committed_split(&self) -> bool {
         self.splits.any_committed(self.group.committed())
     }
 
@@ -219,6 +219,7 @@ impl<R: RaftEngine> Peer<R> {
             epoch: Some(epoch),
             term: 0,
             read_quorum: false,
+            replica_read: false,
         };
         let admin = AdminCommand::BatchSplit { requests, right_derive };
         let command = Command { header, body: raftstore_proto::Body::Admin(admin) };

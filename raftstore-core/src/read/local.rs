@@ -171,6 +171,7 @@ mod tests {
             epoch: Some(region().epoch),
             term: 6,
             read_quorum: false,
+            replica_read: false,
         };
         let key = Bytes::from_static(key.as_bytes());
         Command { header, body: Body::Operations(vec![Operation::Get { cf: Cf::Default, key }]) }

@@ -197,6 +197,7 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
                 epoch: Some(peer.region().epoch),
                 term: peer.term(),
                 read_quorum: false,
+                replica_read: false,
             },
             body: Body::Admin(AdminCommand::CompactLog { index, term }),
         };

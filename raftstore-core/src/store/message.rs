@@ -251,10 +251,28 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
         let Some(peer) = self.peers.get(&region) else {
             return Err(Dropped::UnknownRegion);
         };
-        let _ = from;
         let taking_snapshot = peer.intake.is_some();
         match message.kind() {
             None => return Err(Dropped::BadIds),
+            // What only a peer itself, or its clients, may ask of raft (R11, H32).
+            Some(kind) if kind.is_local() => return Err(Dropped::Forged),
+            Some(MessageKind::Propose | MessageKind::TransferLeader) => {
+                return Err(Dropped::Forged);
+            }
+            Some(MessageKind::ReadIndex) => {
+                // raft takes the first entry for granted.
+                if message.entries_len() != 1 || from.id == peer.replica.id {
+                    return Err(Dropped::Forged);
+                }
+                // Which range the asker may read is not known before it is applied (H36). It
+                // asks again.
+                if peer.has_committed_split() {
+                    return Err(Dropped::ReadTooEarly);
+                }
+            }
+            Some(MessageKind::ReadIndexResponse) if message.entries_len() != 1 => {
+                return Err(Dropped::Forged);
+            }
             Some(MessageKind::RequestVote | MessageKind::RequestPreVote) => {
                 // A restarted member may have promised a leader not to vote (H35).
                 let since_start = self.ctx.now.since(self.ctx.started);

@@ -42,6 +42,7 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
             epoch: Some(order.epoch),
             term: 0,
             read_quorum: false,
+            replica_read: false,
         };
         peer.on_command(&mut self.ctx, None, Command { header, body: Body::Admin(admin) })
     }

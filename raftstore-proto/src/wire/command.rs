@@ -62,6 +62,7 @@ impl Encode for Header {
             sink.message(5, epoch);
         }
         sink.number(6, self.term);
+        sink.flag(8, self.replica_read);
     }
 }
 
@@ -163,6 +164,7 @@ mod tests {
                 epoch: Some(Epoch { conf_ver: 1, version: 0 }),
                 term: 9,
                 read_quorum: true,
+                replica_read: true,
             },
             body,
         }

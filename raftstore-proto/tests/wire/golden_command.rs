@@ -17,15 +17,18 @@ fn command(body: Body) -> Command {
             epoch: Some(Epoch { conf_ver: 3, version: 4 }),
             term: 5,
             read_quorum: true,
+            replica_read: true,
         },
         body,
     }
 }
 
-/// RaftRequestHeader: region_id 1, peer 2, read_quorum 3, region_epoch 5, term 6
+/// RaftRequestHeader: region_id 1, peer 2, read_quorum 3, region_epoch 5, term 6,
+/// replica_read 8
 fn header() -> Vec<u8> {
     let epoch = all([num(1, 3), num(2, 4)]);
-    len(1, all([num(1, 9), len(2, peer_bytes(1, 2)), num(3, 1), len(5, epoch), num(6, 5)]))
+    let peer = peer_bytes(1, 2);
+    len(1, all([num(1, 9), len(2, peer), num(3, 1), len(5, epoch), num(6, 5), num(8, 1)]))
 }
 
 #[track_caller]
@@ -74,6 +77,7 @@ fn put_spelled_out() {
             epoch: None,
             term: 0,
             read_quorum: false,
+            replica_read: false,
         },
         body: Body::Operations(vec![Operation::Put {
             cf: Cf::Default,

@@ -100,13 +100,15 @@ fn admin() -> impl Strategy<Value = AdminCommand> {
 }
 
 pub(crate) fn command() -> impl Strategy<Value = Command> {
-    let header = (region_id(), peer(), option::of(epoch()), number(), any::<bool>()).prop_map(
-        |(region, peer, epoch, term, read_quorum)| Header {
+    let flags = (any::<bool>(), any::<bool>());
+    let header = (region_id(), peer(), option::of(epoch()), number(), flags).prop_map(
+        |(region, peer, epoch, term, (read_quorum, replica_read))| Header {
             region,
             peer,
             epoch,
             term,
             read_quorum,
+            replica_read,
         },
     );
     let status =

@@ -259,6 +259,7 @@ mod tests {
             epoch: Some(Epoch { conf_ver, version }),
             term: 0,
             read_quorum: false,
+            replica_read: false,
         };
         let data = wire::encode_command(&Command { header, body });
         let flags = EntryFlags { split, conf_change: false };

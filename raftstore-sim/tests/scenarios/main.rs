@@ -9,6 +9,7 @@ mod hb;
 mod kv;
 mod raft;
 mod read;
+mod rr;
 mod snap;
 mod spl;
 mod stale;

@@ -127,7 +127,7 @@ impl<H: Hooks> Fixture<H> {
 }
 
 fn header(epoch: Option<Epoch>) -> Header {
-    Header { region: R1, peer: OWN, epoch, term: 0, read_quorum: false }
+    Header { region: R1, peer: OWN, epoch, term: 0, read_quorum: false, replica_read: false }
 }
 
 fn command(body: Body) -> Command {

@@ -67,6 +67,7 @@ fn decode_header(source: &Source<'_>, message: &[u8]) -> Result<Header, DecodeEr
     let mut epoch = None;
     let mut term = 0;
     let mut read_quorum = false;
+    let mut replica_read = false;
     source.fields(message, |number, value| {
         match number {
             1 => region = source.number(value)?,
@@ -74,6 +75,7 @@ fn decode_header(source: &Source<'_>, message: &[u8]) -> Result<Header, DecodeEr
             3 => read_quorum = source.number(value)? != 0,
             5 => epoch = Some(decode_epoch(source, source.message(value)?)?),
             6 => term = source.number(value)?,
+            8 => replica_read = source.number(value)? != 0,
             _ => {}
         }
         Ok(())
@@ -84,6 +86,7 @@ fn decode_header(source: &Source<'_>, message: &[u8]) -> Result<Header, DecodeEr
         epoch,
         term,
         read_quorum,
+        replica_read,
     })
 }
 

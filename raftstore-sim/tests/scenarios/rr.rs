@@ -1,0 +1,197 @@
+//! Group RR: reads that any replica serves, after it has asked its leader.
+
+use raftstore_proto::{Body, Command, MessageKind, RegionError, ResponseBody, StoreId};
+use raftstore_sim::{
+    cluster::{Cluster, get, header, value_in},
+    network::{Action, Match},
+    plan::Plan,
+    queue::SECOND,
+};
+
+use crate::for_seeds;
+
+/// Puts a read of `k` to a replica; gives the reply's number.
+fn ask(cluster: &mut Cluster, region: u64, store: u64, key: &str) -> u64 {
+    let known = cluster.region(region);
+    let peer = *known.peer_on(StoreId::must(store)).expect("a member");
+    let body = Body::Operations(vec![get(key)]);
+    let mut command = Command { header: header(&known, peer), body };
+    command.header.replica_read = true;
+    cluster.world.ask(store, command).expect("the store runs")
+}
+
+fn answered(cluster: &Cluster, reply: u64) -> bool {
+    cluster.world.answer_to(reply).is_some()
+}
+
+fn value(cluster: &Cluster, reply: u64) -> Result<Option<String>, RegionError> {
+    match &cluster.world.answer_to(reply).expect("answered").body {
+        Ok(ResponseBody::Operations(results)) => Ok(value_in(results)),
+        Err(error) => Err(error.clone()),
+        Ok(other) => panic!("{other:?}"),
+    }
+}
+
+/// Asks until a value comes, as clients do.
+fn must_read(cluster: &mut Cluster, region: u64, store: u64, key: &str) -> Option<String> {
+    for _ in 0..100 {
+        let reply = ask(cluster, region, store, key);
+        cluster.wait("an answer", |world| world.answer_to(reply).is_some());
+        if let Ok(value) = value(cluster, reply) {
+            return value;
+        }
+        cluster.pass(SECOND / 10);
+    }
+    panic!("no value from store {store}");
+}
+
+fn only(kinds: &[MessageKind]) -> Match {
+    Match { kinds: kinds.to_vec(), ..Match::default() }
+}
+
+/// A follower waits until its leader has committed in its own term, however often it has to
+/// ask, and then gives the new value.
+#[test]
+fn rr_01_blocked_until_the_leader_has_committed_in_its_term() {
+    for_seeds(|seed| {
+        let mut cluster = Cluster::started(Plan::fair(seed, 3, 3));
+        cluster.lead(1, 1);
+        cluster.must_put("k", "1");
+        cluster.must_eq(3, "k", "1");
+        let blocked = cluster
+            .filter(Match { to: Some(2), ..only(&[MessageKind::AppendResponse]) }, Action::Drop);
+        let known = cluster.region(1);
+        let to = *known.peer_on(StoreId::must(2)).expect("a member");
+        let from = *known.peer_on(StoreId::must(1)).expect("a member");
+        let admin = raftstore_proto::AdminCommand::TransferLeader(to);
+        let command = raftstore_sim::cluster::admin_command(&known, from, admin);
+        cluster.world.ask(1, command);
+        cluster.wait("store 2 to lead", |world| {
+            world.peer_status(2, 1).is_some_and(|status| status.is_leader)
+                && world.peer_status(3, 1).is_some_and(|status| status.term > 6)
+        });
+        let reply = ask(&mut cluster, 1, 3, "k");
+        cluster.pass(SECOND / 2);
+        if answered(&cluster, reply) {
+            assert!(value(&cluster, reply).is_err(), "served before the leader could know");
+        }
+        cluster.release(blocked);
+        assert_eq!(must_read(&mut cluster, 1, 3, "k").as_deref(), Some("1"));
+    });
+}
+
+/// The index obtained is honoured: no answer before this replica's data has come so far.
+#[test]
+fn rr_02_waits_for_its_own_apply() {
+    for_seeds(|seed| {
+        let mut cluster = Cluster::started(Plan::fair(seed, 3, 3));
+        cluster.lead(1, 1);
+        cluster.must_put("k", "old");
+        cluster.must_eq(3, "k", "old");
+        // The entry is on its way to store 3 for two seconds; the answer to its question is
+        // not.
+        let slow = cluster.filter(
+            Match { to: Some(3), ..only(&[MessageKind::Append]) },
+            Action::Delay(2 * SECOND),
+        );
+        cluster.must_put("k", "new");
+        let reply = ask(&mut cluster, 1, 3, "k");
+        assert!(cluster.stays(SECOND, |world| {
+            !world.answer_to(reply).is_some_and(|answer| answer.body.is_ok())
+        }));
+        cluster.release(slow);
+        assert_eq!(must_read(&mut cluster, 1, 3, "k").as_deref(), Some("new"));
+    });
+}
+
+/// A leader that the majority has left confirms nothing.
+#[test]
+fn rr_07_false_leader_on_the_minority_side() {
+    for_seeds(|seed| {
+        let mut cluster = Cluster::started(Plan::fair(seed, 5, 5));
+        cluster.lead(1, 1);
+        cluster.must_put("k", "old");
+        for store in 1..=5 {
+            cluster.must_eq(store, "k", "old");
+        }
+        cluster.partition(&[1, 2], &[3, 4, 5]);
+        let reply = ask(&mut cluster, 1, 2, "k");
+        cluster.wait("a leader of the majority", |world| {
+            world.leader_store(1).is_some_and(|store| store > 2)
+        });
+        cluster.must_put("k", "new");
+        if answered(&cluster, reply) {
+            assert!(value(&cluster, reply).is_err(), "confirmed by a minority");
+        }
+        cluster.mend();
+        cluster.wait("an answer", |world| world.answer_to(reply).is_some());
+        assert_ne!(value(&cluster, reply), Ok(Some("old".to_owned())));
+        assert_eq!(must_read(&mut cluster, 1, 2, "k").as_deref(), Some("new"));
+    });
+}
+
+/// Questions of two replicas made in the same moment reach their own askers.
+#[test]
+fn rr_08_questions_of_two_followers_in_one_moment() {
+    for_seeds(|seed| {
+        let mut cluster = Cluster::started(Plan::fair(seed, 3, 3));
+        cluster.lead(1, 1);
+        cluster.must_put("k", "1");
+        let held =
+            cluster.filter(Match { to: Some(1), ..only(&[MessageKind::ReadIndex]) }, Action::Hold);
+        let replies = [2, 3].map(|store| ask(&mut cluster, 1, store, "k"));
+        cluster.pass(SECOND / 20);
+        cluster.release(held);
+        for (store, reply) in [2, 3].into_iter().zip(replies) {
+            cluster.wait("an answer", |world| world.answer_to(reply).is_some());
+            assert_eq!(value(&cluster, reply), Ok(Some("1".to_owned())), "store {store}");
+        }
+    });
+}
+
+/// A question that names the leader as its sender, or carries nothing, harms nobody.
+#[test]
+fn rr_10_malformed_questions_do_no_harm() {
+    for_seeds(|seed| {
+        let mut cluster = Cluster::started(Plan::fair(seed, 3, 3));
+        cluster.lead(1, 1);
+        cluster.must_put("k", "1");
+        let own = cluster.region(1).peer_on(StoreId::must(1)).expect("a member").id.get();
+        let mut turn = 0;
+        let filter = cluster.filter(
+            Match { to: Some(1), ..only(&[MessageKind::ReadIndex]) },
+            Action::Mutate(Box::new(move |message| {
+                turn += 1;
+                if turn % 2 == 0 {
+                    message.raft_mut().from = own;
+                } else {
+                    message.raft_mut().entries.clear();
+                }
+            })),
+        );
+        let reply = ask(&mut cluster, 1, 2, "k");
+        cluster.pass(2 * SECOND);
+        cluster.release(filter);
+        cluster.wait("an answer", |world| world.answer_to(reply).is_some());
+        assert_eq!(must_read(&mut cluster, 1, 3, "k").as_deref(), Some("1"));
+    });
+}
+
+/// The follower of a region that was just cut off knows its leader soon.
+#[test]
+fn rr_12_a_replica_of_a_fresh_split_serves_soon() {
+    for_seeds(|seed| {
+        let mut cluster = Cluster::started(Plan::fair(seed, 3, 3));
+        cluster.lead(1, 1);
+        cluster.must_put("a", "1");
+        cluster.must_put("z", "1");
+        let parts = cluster.must_split(1, &["m"]);
+        let fresh = parts.iter().find(|part| part.id.get() != 1).expect("one is new").clone();
+        let key = if fresh.start_key.is_empty() { "a" } else { "z" };
+        let id = fresh.id.get();
+        cluster.wait("its replica on store 3", |world| {
+            world.peer_status(3, id).is_some_and(|status| status.leader != 0)
+        });
+        assert_eq!(must_read(&mut cluster, id, 3, key).as_deref(), Some("1"));
+    });
+}
