@@ -1,8 +1,10 @@
 //! Group RR: reads that any replica serves, after it has asked its leader.
 
-use raftstore_proto::{Body, Command, MessageKind, RegionError, ResponseBody, StoreId};
+use raftstore_proto::{
+    AdminCommand, Body, Command, MessageKind, RegionError, ResponseBody, StoreId,
+};
 use raftstore_sim::{
-    cluster::{Cluster, get, header, value_in},
+    cluster::{Cluster, admin_command, get, header, value_in},
     network::{Action, Match},
     plan::Plan,
     queue::SECOND,
@@ -63,12 +65,14 @@ fn rr_01_blocked_until_the_leader_has_committed_in_its_term() {
         let known = cluster.region(1);
         let to = *known.peer_on(StoreId::must(2)).expect("a member");
         let from = *known.peer_on(StoreId::must(1)).expect("a member");
-        let admin = raftstore_proto::AdminCommand::TransferLeader(to);
-        let command = raftstore_sim::cluster::admin_command(&known, from, admin);
-        cluster.world.ask(1, command);
+        let mut asked = 0;
         cluster.wait("store 2 to lead", |world| {
+            if world.now >= asked {
+                asked = world.now + SECOND / 2;
+                let admin = AdminCommand::TransferLeader(to);
+                world.ask(1, admin_command(&known, from, admin));
+            }
             world.peer_status(2, 1).is_some_and(|status| status.is_leader)
-                && world.peer_status(3, 1).is_some_and(|status| status.term > 6)
         });
         let reply = ask(&mut cluster, 1, 3, "k");
         cluster.pass(SECOND / 2);
