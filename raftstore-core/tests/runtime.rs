@@ -243,8 +243,14 @@ fn read_by_snapshots(cluster: &Cluster) {
     wait_until("a snapshot of each way", || {
         let (region, leader) = cluster.route(&key(7))?;
         let epoch = Some(region.epoch);
-        let header =
-            |peer, read_quorum| Header { region: region.id, peer, epoch, term: 0, read_quorum };
+        let header = |peer, read_quorum| Header {
+            region: region.id,
+            peer,
+            epoch,
+            term: 0,
+            read_quorum,
+            replica_read: false,
+        };
         let handle = cluster.handle(leader.store)?;
         let mut unknown = header(leader, false);
         unknown.region = RegionId::must(region.id.get() + 1_000);
