@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use raftstore_proto::RegionId;
 
-use crate::{ClusterConfig, Error, PdClient, RegionRoute, Result, StoreInfo};
+use crate::{ClusterConfig, Error, OperatorStatus, PdClient, RegionRoute, Result, StoreInfo};
 
 /// Questions about the cluster as a whole. A store runs without them, so a PD that serves
 /// stores alone needs to answer only the first two.
@@ -43,12 +43,27 @@ pub trait PdCluster: PdClient {
 
     /// Has the replicas and leaders of `regions` spread over stores, evenly among all
     /// regions of the same `group`: for regions that will soon be written to alike, and that
-    /// the usual balance would spread only when they already are.
+    /// the usual balance would spread only when they already are. Gives those that cannot be
+    /// now: unknown, in bad health, or changing in another way.
     ///
     /// # Errors
     /// `Unsupported`, unless overridden.
-    async fn scatter_regions(&self, regions: Vec<RegionId>, group: String) -> Result<()> {
+    async fn scatter_regions(
+        &self,
+        regions: Vec<RegionId>,
+        group: String,
+    ) -> Result<Vec<RegionId>> {
         let _ = (regions, group);
         Err(Error::Unsupported("scattering regions"))
+    }
+
+    /// What becomes of the change of a region that PD makes, or made last, as far as it
+    /// remembers.
+    ///
+    /// # Errors
+    /// `Unsupported`, unless overridden.
+    async fn operator_status(&self, region: RegionId) -> Result<Option<OperatorStatus>> {
+        let _ = region;
+        Err(Error::Unsupported("what becomes of changes"))
     }
 }

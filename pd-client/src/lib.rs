@@ -18,6 +18,6 @@ pub use client::PdClient;
 pub use cluster::PdCluster;
 pub use error::{Error, Result};
 pub use types::{
-    ClusterConfig, Order, OrderAction, PeerDown, RegionHeartbeat, RegionRoute, SplitPolicy,
-    StoreInfo, StoreLifecycle, StoreStats,
+    ClusterConfig, OperatorState, OperatorStatus, Order, OrderAction, PeerDown, RegionHeartbeat,
+    RegionRoute, SplitPolicy, StoreInfo, StoreLifecycle, StoreStats,
 };

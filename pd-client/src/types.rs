@@ -151,3 +151,27 @@ pub struct ClusterConfig {
     /// Voters each region shall have.
     pub max_replicas: usize,
 }
+
+/// How far a change that PD makes has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum OperatorState {
+    /// Under way.
+    Running,
+    /// All its effects were seen.
+    Finished,
+    /// Given up, because the region changed otherwise or something else was more urgent.
+    Cancelled,
+    /// Given up, because a step took too long.
+    TimedOut,
+    /// Another took its place.
+    Replaced,
+}
+
+/// The last change that PD made, or makes, of a region.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OperatorStatus {
+    /// Why, in words.
+    pub reason: String,
+    /// How far it has come.
+    pub state: OperatorState,
+}

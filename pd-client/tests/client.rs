@@ -389,6 +389,7 @@ fn orders_wake_who_waits() {
 #[test]
 fn stale_04_a_region_is_told_to_those_that_left_it() {
     let (pd, mut region) = bootstrapped();
+    block_on(pd.put_store(info(4, "b"))).expect("a new address");
     region.peers = vec![Peer::voter(PeerId::must(60), StoreId::must(4))];
     region.epoch.conf_ver = 9;
     block_on(pd.region_heartbeat(heartbeat(&region, 6))).expect("it is newer");

@@ -17,8 +17,8 @@ use raftstore_proto::{ClusterId, PeerId, Region, RegionId, StoreId};
 
 use super::{PdConfig, PdCore};
 use crate::{
-    ClusterConfig, Error, Order, OrderAction, PdClient, PdCluster, RegionHeartbeat, RegionRoute,
-    Result, StoreInfo, StoreStats,
+    ClusterConfig, Error, OperatorStatus, Order, OrderAction, PdClient, PdCluster, RegionHeartbeat,
+    RegionRoute, Result, StoreInfo, StoreStats,
 };
 
 /// Says what time it is, in ms since some moment in the past; never goes back.
@@ -233,6 +233,18 @@ impl PdCluster for MockPd {
         limit: usize,
     ) -> Result<Vec<RegionRoute>> {
         self.ask(|core, _| Ok(core.scan_regions(&start, &end, limit)))
+    }
+
+    async fn scatter_regions(
+        &self,
+        regions: Vec<RegionId>,
+        group: String,
+    ) -> Result<Vec<RegionId>> {
+        self.ask(|core, now_ms| core.scatter(now_ms, &regions, &group))
+    }
+
+    async fn operator_status(&self, region: RegionId) -> Result<Option<OperatorStatus>> {
+        self.ask(|core, _| Ok(core.operator_status(region)))
     }
 }
 

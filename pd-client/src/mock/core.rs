@@ -3,36 +3,28 @@
 //! There is no clock, no thread and no chance in it: `now_ms` is an argument, maps are
 //! ordered, ids are counted. Stepped with the same calls it gives the same answers.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use raftstore_proto::{ClusterId, Peer, PeerId, PeerRole, Region, RegionId, StoreId};
 
 use super::{
+    check,
     config::PdConfig,
     directory::{Directory, RegionRecord, StoreLoad},
-    operator::{Operator, OperatorReason, Progress, Step},
-    scheduler::{self, Plan, View},
+    flow::{Flow, Threshold},
+    operators::Operators,
+    scheduler::Group,
+    stores::{StoreRecord, Stores},
 };
 use crate::{
-    Error, Order, OrderAction, RegionHeartbeat, RegionRoute, Result, StoreInfo, StoreLifecycle,
+    Error, OperatorState, Order, RegionHeartbeat, RegionRoute, Result, StoreInfo, StoreLifecycle,
     StoreStats,
 };
 
+mod driver;
+
 /// Most new regions one split may ask ids for.
 const SPLIT_COUNT_MAX: usize = 4096;
-
-/// What PD knows of a store.
-#[derive(Clone, Debug)]
-pub struct StoreRecord {
-    /// What it said of itself when it started, and what became of it.
-    pub info: StoreInfo,
-    /// Its last report.
-    pub stats: Option<StoreStats>,
-    /// When it was last heard of.
-    pub heard_ms: u64,
-    /// Regions whose replica on it was damaged when it last reported.
-    pub damaged_regions: BTreeSet<RegionId>,
-}
 
 /// What the scheduler has done so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,12 +33,15 @@ pub struct PdCounters {
     pub started: u64,
     /// Operators whose last effect was seen.
     pub finished: u64,
-    /// Operators given up because the region changed otherwise.
+    /// Operators given up because the region changed otherwise, or another took their place.
     pub cancelled: u64,
     /// Operators given up because a step took too long.
     pub timed_out: u64,
     /// Reports refused because something newer was known.
     pub stale_reports: u64,
+    /// Reports refused because they make no sense, or come from stores that are unknown or
+    /// buried.
+    pub invalid_reports: u64,
 }
 
 /// A placement driver without clock, threads or network.
@@ -57,27 +52,35 @@ pub struct PdCore {
     /// Invariant: larger than every id given out or seen.
     next_id: u64,
     is_bootstrapped: bool,
-    stores: BTreeMap<StoreId, StoreRecord>,
+    stores: Stores,
     directory: Directory,
-    operators: BTreeMap<RegionId, Operator>,
+    operators: Operators,
     avoided: BTreeMap<(RegionId, StoreId), u64>,
+    resting: BTreeMap<RegionId, u64>,
+    groups: BTreeMap<String, Group>,
     counters: PdCounters,
+    /// The latest moment anybody told.
+    latest_ms: u64,
 }
 
 impl PdCore {
-    /// A PD for an empty cluster.
+    /// A PD for an empty cluster. Where `config` makes no sense, the nearest value that does
+    /// is taken; [`PdConfig::validate`] tells.
     #[must_use]
     pub fn new(cluster: ClusterId, config: PdConfig) -> Self {
         Self {
             cluster,
-            config,
+            config: config.clamped(),
             next_id: 1,
             is_bootstrapped: false,
-            stores: BTreeMap::new(),
+            stores: Stores::default(),
             directory: Directory::default(),
-            operators: BTreeMap::new(),
+            operators: Operators::default(),
             avoided: BTreeMap::new(),
+            resting: BTreeMap::new(),
+            groups: BTreeMap::new(),
             counters: PdCounters::default(),
+            latest_ms: 0,
         }
     }
 
@@ -93,9 +96,9 @@ impl PdCore {
         &self.config
     }
 
-    /// Changes the aims. Operators under way go on.
-    pub const fn set_config(&mut self, config: PdConfig) {
-        self.config = config;
+    /// Changes the aims, as in [`PdCore::new`]. Operators under way go on.
+    pub fn set_config(&mut self, config: PdConfig) {
+        self.config = config.clamped();
     }
 
     /// What the scheduler has done so far.
@@ -147,6 +150,7 @@ impl PdCore {
         if !covers_all || !is_alone {
             return Err(Error::Invalid("the first region is one voter that holds every key"));
         }
+        check::region(&region)?;
         self.admit_store(now_ms, store)?;
         self.seed(vec![region])
     }
@@ -155,9 +159,10 @@ impl PdCore {
     /// with them.
     ///
     /// # Errors
-    /// As [`PdCore::report_split`] for regions that overlap.
+    /// `Invalid` for a region that cannot be, `Stale` for regions that overlap.
     pub fn seed(&mut self, regions: Vec<Region>) -> Result<()> {
         for region in regions {
+            check::region(&region)?;
             self.observe_region(&region);
             self.directory.update(RegionRecord::unled(region))?;
         }
@@ -179,37 +184,11 @@ impl PdCore {
         self.admit_store(now_ms, info)
     }
 
-    fn admit_store(&mut self, now_ms: u64, mut info: StoreInfo) -> Result<()> {
-        if info.lifecycle == StoreLifecycle::Tombstone {
-            return Err(Error::Invalid("a store does not bury itself"));
-        }
-        let living = |other: &&StoreRecord| other.info.lifecycle != StoreLifecycle::Tombstone;
-        let twin = self
-            .stores
-            .values()
-            .filter(living)
-            .find(|other| other.info.id != info.id && other.info.address == info.address);
-        if let Some(twin) = twin {
-            return Err(Error::DuplicateAddress { address: info.address, other: twin.info.id });
-        }
-        self.observe_id(info.id.get());
-        let Some(known) = self.stores.get_mut(&info.id) else {
-            let record = StoreRecord {
-                info,
-                stats: None,
-                heard_ms: now_ms,
-                damaged_regions: BTreeSet::new(),
-            };
-            self.stores.insert(record.info.id, record);
-            return Ok(());
-        };
-        match known.info.lifecycle {
-            StoreLifecycle::Tombstone => return Err(Error::StoreNotFound(info.id)),
-            StoreLifecycle::Offline => info.lifecycle = StoreLifecycle::Offline,
-            StoreLifecycle::Up => {}
-        }
-        known.info = info;
-        known.heard_ms = now_ms;
+    fn admit_store(&mut self, now_ms: u64, info: StoreInfo) -> Result<()> {
+        check::id(info.id.get())?;
+        let id = info.id;
+        self.stores.admit(now_ms, info)?;
+        self.observe_id(id.get());
         Ok(())
     }
 
@@ -218,13 +197,12 @@ impl PdCore {
     /// # Errors
     /// `StoreNotFound`; `Invalid` to bury one that still has replicas.
     pub fn set_lifecycle(&mut self, store: StoreId, lifecycle: StoreLifecycle) -> Result<()> {
+        self.stores.living(store)?;
         let is_empty = self.directory.load(store).regions == 0;
-        let record = living(self.stores.get_mut(&store), store)?;
         if lifecycle == StoreLifecycle::Tombstone && !is_empty {
             return Err(Error::Invalid("a store with replicas cannot be buried"));
         }
-        record.info.lifecycle = lifecycle;
-        Ok(())
+        self.stores.set_lifecycle(store, lifecycle)
     }
 
     /// What is known of a store.
@@ -232,18 +210,15 @@ impl PdCore {
     /// # Errors
     /// `StoreNotFound` if nothing is, or it was buried.
     pub fn store(&self, id: StoreId) -> Result<&StoreRecord> {
-        self.stores
-            .get(&id)
-            .filter(|record| record.info.lifecycle != StoreLifecycle::Tombstone)
-            .ok_or(Error::StoreNotFound(id))
+        self.stores.living(id)
     }
 
     /// Every store there ever was, by id.
     pub fn stores(&self) -> impl Iterator<Item = &StoreRecord> {
-        self.stores.values()
+        self.stores.iter()
     }
 
-    /// Replicas and leaders on a store.
+    /// What a store carries.
     #[must_use]
     pub fn store_load(&self, store: StoreId) -> StoreLoad {
         self.directory.load(store)
@@ -284,66 +259,88 @@ impl PdCore {
     /// `NotBootstrapped`, `StoreNotFound`.
     pub fn store_heartbeat(&mut self, now_ms: u64, stats: StoreStats) -> Result<()> {
         self.check_bootstrapped()?;
-        let record = living(self.stores.get_mut(&stats.store), stats.store)?;
-        record.heard_ms = now_ms;
-        record.damaged_regions = stats.damaged_regions.iter().copied().collect();
-        record.stats = Some(stats);
+        let outcome = self.stores.report(now_ms, stats);
+        self.note(&outcome);
         self.sweep(now_ms);
-        Ok(())
+        outcome
     }
 
     /// Gives up operators of regions that do not report any more: they hold slots. Those
     /// that do report find out themselves, and learn from it.
     fn sweep(&mut self, now_ms: u64) {
-        let before = self.operators.len();
+        self.latest_ms = self.latest_ms.max(now_ms);
         let long_ago = now_ms.saturating_sub(self.config.operator_timeout_ms);
-        self.operators.retain(|_, operator| !operator.is_overdue(long_ago));
-        self.counters.timed_out += (before - self.operators.len()) as u64;
+        let silent: Vec<RegionId> = self
+            .operators
+            .iter()
+            .filter(|operator| operator.is_overdue(long_ago))
+            .map(|operator| operator.region)
+            .collect();
+        for region in silent {
+            self.end(now_ms, region, OperatorState::TimedOut);
+        }
         self.avoided.retain(|_, until_ms| now_ms < *until_ms);
+        self.resting.retain(|_, until_ms| now_ms < *until_ms);
+        let long_unused = 10 * self.config.operator_timeout_ms;
+        self.groups.retain(|_, group| now_ms.saturating_sub(group.used_ms) < long_unused);
     }
 
     /// Takes a leader's report and gives the order that follows from it.
     ///
     /// # Errors
-    /// `NotBootstrapped`; `Invalid` for a region that cannot be; `Stale` if PD knows
-    /// something newer: the report changes nothing then.
+    /// `NotBootstrapped`; `Invalid` for a report that cannot be; `StoreNotFound` if the
+    /// leader's store is unknown or buried; `Stale` if PD knows something newer. The report
+    /// changes nothing then.
     pub fn region_heartbeat(
         &mut self,
         now_ms: u64,
         heartbeat: RegionHeartbeat,
     ) -> Result<Option<Order>> {
         self.check_bootstrapped()?;
-        check_region(&heartbeat.region)?;
-        if !heartbeat.region.peers.iter().any(|peer| peer.is_same_replica(&heartbeat.leader)) {
-            return Err(Error::Invalid("the leader is no member of the region"));
-        }
         let id = heartbeat.region.id;
-        let record = RegionRecord {
-            region: heartbeat.region,
-            leader: Some(heartbeat.leader),
-            term: heartbeat.term,
-            down_peers: heartbeat.down_peers,
-            pending_peers: heartbeat.pending_peers,
-            approximate_size: heartbeat.approximate_size,
-        };
-        self.update(record)?;
+        let outcome = self.stores.living(heartbeat.leader.store).map(|_| ()).and_then(|()| {
+            let written = heartbeat.written_bytes;
+            let mut record = check::heartbeat(now_ms, heartbeat)?;
+            record.flow = self.flow(now_ms, &record, written);
+            self.update(record)
+        });
+        self.note(&outcome);
+        outcome?;
+        self.latest_ms = self.latest_ms.max(now_ms);
         Ok(self.drive(now_ms, id))
+    }
+
+    /// The region's flow after a report of `written` bytes.
+    fn flow(&self, now_ms: u64, record: &RegionRecord, written: u64) -> Flow {
+        let totals = self.directory.totals();
+        let average = totals.written / totals.regions.max(1);
+        let threshold = Threshold {
+            bytes_per_second: average
+                .saturating_mul(self.config.hot_factor)
+                .max(self.config.hot_bytes_per_second_min),
+            window_ms: self.config.flow_window_ms,
+        };
+        let known = self.directory.get(record.region.id);
+        let span_ms = known
+            .filter(|known| known.leader.is_some())
+            .map_or(threshold.window_ms, |known| now_ms.saturating_sub(known.heard_ms));
+        known.map_or_else(Default::default, |known| known.flow).after(written, span_ms, &threshold)
     }
 
     fn update(&mut self, record: RegionRecord) -> Result<()> {
         let region = record.region.clone();
-        match self.directory.update(record) {
-            Ok(older) => {
-                self.observe_region(&region);
-                for id in older {
-                    self.counters.cancelled += u64::from(self.operators.remove(&id).is_some());
-                }
-                Ok(())
-            }
-            Err(error) => {
-                self.counters.stale_reports += 1;
-                Err(error)
-            }
+        for older in self.directory.update(record)? {
+            self.end(self.latest_ms, older, OperatorState::Cancelled);
+        }
+        self.observe_region(&region);
+        Ok(())
+    }
+
+    const fn note(&mut self, outcome: &Result<()>) {
+        match outcome {
+            Ok(()) => {}
+            Err(Error::Stale) => self.counters.stale_reports += 1,
+            Err(_) => self.counters.invalid_reports += 1,
         }
     }
 
@@ -359,7 +356,7 @@ impl PdCore {
         count: usize,
     ) -> Result<Vec<(RegionId, Vec<PeerId>)>> {
         self.check_bootstrapped()?;
-        check_region(region)?;
+        check::region(region)?;
         if count == 0 || count > SPLIT_COUNT_MAX {
             return Err(Error::Invalid("a split makes between 1 and 4096 new regions"));
         }
@@ -379,162 +376,26 @@ impl PdCore {
     /// Learns of a finished split before the leaders of its parts report.
     ///
     /// # Errors
-    /// `NotBootstrapped`; `Invalid` if the parts are not neighbours in key order. Parts of
-    /// which something newer is known are passed over.
+    /// `NotBootstrapped`; `Invalid` if a part cannot be, or they are not neighbours in key
+    /// order. Parts of which something newer is known are passed over.
     pub fn report_split(&mut self, regions: Vec<Region>) -> Result<()> {
         self.check_bootstrapped()?;
-        for region in &regions {
-            check_region(region)?;
-        }
-        let is_chain =
-            |pair: &[Region]| !pair[0].end_key.is_empty() && pair[0].end_key == pair[1].start_key;
-        if !regions.windows(2).all(is_chain) {
-            return Err(Error::Invalid("the parts of a split are not neighbours"));
-        }
+        regions.iter().try_for_each(check::region)?;
+        check::chain(&regions)?;
         for region in regions {
             let mut record = RegionRecord::unled(region);
             if let Some(known) = self.directory.get(record.region.id) {
-                record.term = known.term;
-                record.leader =
-                    known.leader.filter(|leader| record.region.peer(leader.id).is_some());
-                record.down_peers.clone_from(&known.down_peers);
-                record.pending_peers.clone_from(&known.pending_peers);
+                let is_member = |peer: &Peer| record.region.peer(peer.id).is_some();
+                record = RegionRecord {
+                    leader: known.leader.filter(is_member),
+                    region: record.region,
+                    ..known.clone()
+                };
             }
             // A leader's own report may have been faster.
-            let _ = self.update(record);
+            let outcome = self.update(record);
+            self.note(&outcome);
         }
         Ok(())
     }
-
-    /// Asks for `action` in every answer to the region's leader until it is seen to have
-    /// happened, in whatever epoch the region is then. It takes the place of what was
-    /// under way for the region, and obeys no safety rule: that is the store's test.
-    ///
-    /// # Errors
-    /// `Invalid` if the region is not known.
-    pub fn force_order(
-        &mut self,
-        now_ms: u64,
-        region: RegionId,
-        action: OrderAction,
-    ) -> Result<()> {
-        let record = self.directory.get(region).ok_or(Error::Invalid("unknown region"))?;
-        let version = record.region.epoch.version;
-        let step = Step::Literally { action, version };
-        let deadline_ms = now_ms.saturating_add(self.config.operator_timeout_ms);
-        let operator = Operator::new(record, OperatorReason::Forced, [step], deadline_ms);
-        self.start(operator);
-        Ok(())
-    }
-
-    /// Gives up what is under way for the region.
-    pub fn cancel(&mut self, region: RegionId) {
-        self.counters.cancelled += u64::from(self.operators.remove(&region).is_some());
-    }
-
-    /// What is under way, by region.
-    pub fn operators(&self) -> impl Iterator<Item = (RegionId, OperatorReason)> {
-        self.operators.values().map(|operator| (operator.region, operator.reason))
-    }
-
-    fn start(&mut self, operator: Operator) {
-        self.counters.started += 1;
-        let older = self.operators.insert(operator.region, operator);
-        self.counters.cancelled += u64::from(older.is_some());
-    }
-
-    /// Goes on with what is under way for the region, or begins something.
-    fn drive(&mut self, now_ms: u64, id: RegionId) -> Option<Order> {
-        if self.operators.contains_key(&id) {
-            match self.advance(now_ms, id) {
-                Progress::Order(action) => return self.order(id, action),
-                Progress::Wait => return None,
-                Progress::Done => self.counters.finished += 1,
-                Progress::Void => self.counters.cancelled += 1,
-                Progress::TimedOut(store) => {
-                    self.counters.timed_out += 1;
-                    let until_ms = now_ms.saturating_add(self.config.operator_timeout_ms);
-                    self.avoided.extend(store.map(|store| ((id, store), until_ms)));
-                }
-            }
-            self.operators.remove(&id);
-        }
-        let record = self.directory.get(id)?;
-        let (reason, plan) = scheduler::plan(&self.view(now_ms), record)?;
-        let steps = self.steps(plan);
-        let record = self.directory.get(id)?;
-        let deadline_ms = now_ms.saturating_add(self.config.operator_timeout_ms);
-        self.start(Operator::new(record, reason, steps, deadline_ms));
-        match self.advance(now_ms, id) {
-            Progress::Order(action) => self.order(id, action),
-            _ => None,
-        }
-    }
-
-    fn advance(&mut self, now_ms: u64, id: RegionId) -> Progress {
-        // Taken out, so that its own influence does not count against it.
-        let Some(mut operator) = self.operators.remove(&id) else { return Progress::Done };
-        let progress = self
-            .directory
-            .get(id)
-            .map_or(Progress::Void, |record| operator.advance(&self.view(now_ms), record));
-        self.operators.insert(id, operator);
-        progress
-    }
-
-    fn view(&self, now_ms: u64) -> View<'_> {
-        View {
-            now_ms,
-            config: &self.config,
-            stores: &self.stores,
-            directory: &self.directory,
-            operators: &self.operators,
-            avoided: &self.avoided,
-        }
-    }
-
-    fn steps(&mut self, plan: Plan) -> Vec<Step> {
-        let mut learner = |store: StoreId| Peer::learner(PeerId::must(self.alloc_id()), store);
-        match plan {
-            Plan::Add(store) => {
-                let new = learner(store);
-                vec![Step::AddLearner(new), Step::Promote(new)]
-            }
-            Plan::Promote(new) => vec![Step::Promote(new)],
-            Plan::Remove(old) => vec![Step::Remove(old)],
-            Plan::Replace(old, store) => {
-                let new = learner(store);
-                vec![Step::AddLearner(new), Step::Promote(new), Step::Remove(old)]
-            }
-            Plan::PromoteFor(new, old) => vec![Step::Promote(new), Step::Remove(old)],
-            Plan::Transfer(to) => vec![Step::Transfer(to)],
-        }
-    }
-
-    fn order(&self, id: RegionId, action: OrderAction) -> Option<Order> {
-        let record = self.directory.get(id)?;
-        Some(Order { region: id, epoch: record.region.epoch, target: record.leader?, action })
-    }
-}
-
-fn living(record: Option<&mut StoreRecord>, store: StoreId) -> Result<&mut StoreRecord> {
-    record
-        .filter(|record| record.info.lifecycle != StoreLifecycle::Tombstone)
-        .ok_or(Error::StoreNotFound(store))
-}
-
-/// Whether there can be such a region.
-fn check_region(region: &Region) -> Result<()> {
-    if region.peers.is_empty() {
-        return Err(Error::Invalid("the region has no members"));
-    }
-    let ids: BTreeSet<_> = region.peers.iter().map(|peer| peer.id).collect();
-    let stores: BTreeSet<_> = region.peers.iter().map(|peer| peer.store).collect();
-    if ids.len() != region.peers.len() || stores.len() != region.peers.len() {
-        return Err(Error::Invalid("two members share an id or a store"));
-    }
-    if !region.end_key.is_empty() && region.start_key >= region.end_key {
-        return Err(Error::Invalid("the region's range is empty"));
-    }
-    Ok(())
 }

@@ -1,10 +1,14 @@
 //! Which region holds which keys, as far as leaders told; old reports change nothing.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    ops::Bound::{Included, Unbounded},
+};
 
 use bytes::Bytes;
-use raftstore_proto::{Peer, PeerId, PeerRole, Region, RegionId, StoreId};
+use raftstore_proto::{Epoch, Peer, PeerId, PeerRole, Region, RegionId, StoreId};
 
+use super::flow::Flow;
 use crate::{Error, PeerDown, RegionRoute, Result};
 
 /// What PD knows of a region.
@@ -16,12 +20,16 @@ pub struct RegionRecord {
     pub leader: Option<Peer>,
     /// The leader's term; 0 before the first report.
     pub term: u64,
+    /// When the leader reported last, in ms; 0 before the first report.
+    pub heard_ms: u64,
     /// Replicas the leader has not heard from.
     pub down_peers: Vec<PeerDown>,
     /// Replicas that need a snapshot or are installing one.
     pub pending_peers: Vec<Peer>,
     /// Rough size in bytes; 0 for unknown.
     pub approximate_size: u64,
+    /// How much is written to it.
+    pub flow: Flow,
 }
 
 impl RegionRecord {
@@ -32,9 +40,11 @@ impl RegionRecord {
             region,
             leader: None,
             term: 0,
+            heard_ms: 0,
             down_peers: Vec::new(),
             pending_peers: Vec::new(),
             approximate_size: 0,
+            flow: Flow::NONE,
         }
     }
 
@@ -81,6 +91,21 @@ pub struct StoreLoad {
     pub regions: u64,
     /// How many of them lead.
     pub leaders: u64,
+    /// Sum of their sizes, as far as they are known.
+    pub bytes: u64,
+    /// Bytes written per second to those of its replicas whose region is hot.
+    pub hot_written: u64,
+    /// Bytes written per second to those of its leaders whose region is hot.
+    pub hot_led: u64,
+}
+
+/// Sums over all regions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Totals {
+    pub(super) regions: u64,
+    pub(super) bytes: u64,
+    /// Bytes written per second.
+    pub(super) written: u64,
 }
 
 /// Regions by id and by range.
@@ -91,8 +116,16 @@ pub(super) struct Directory {
     ///
     /// Invariant: no two ranges overlap.
     ranges: BTreeMap<Bytes, RegionId>,
+    /// Newest epoch and term of regions that a newer one with some of their keys pushed out
+    /// before they reported what is left of them, so that what is older than that stays
+    /// unbelieved.
+    ///
+    /// Invariant: none of them is in `regions`.
+    pushed_out: BTreeMap<RegionId, (Epoch, u64)>,
     /// Invariant: counts what is in `regions`.
     loads: BTreeMap<StoreId, StoreLoad>,
+    /// Invariant: counts what is in `regions`.
+    totals: Totals,
 }
 
 impl Directory {
@@ -108,11 +141,12 @@ impl Directory {
         self.loads.get(&store).copied().unwrap_or_default()
     }
 
+    pub(super) const fn totals(&self) -> Totals {
+        self.totals
+    }
+
     pub(super) fn by_key(&self, key: &[u8]) -> Option<&RegionRecord> {
-        let (_, id) = self
-            .ranges
-            .range::<[u8], _>((std::ops::Bound::Unbounded, std::ops::Bound::Included(key)))
-            .next_back()?;
+        let (_, id) = self.ranges.range::<[u8], _>((Unbounded, Included(key))).next_back()?;
         self.regions.get(id).filter(|record| record.region.contains(key))
     }
 
@@ -131,11 +165,10 @@ impl Directory {
     /// Nothing is changed then.
     pub(super) fn update(&mut self, record: RegionRecord) -> Result<Vec<RegionId>> {
         let id = record.region.id;
-        if let Some(known) = self.regions.get(&id) {
-            let is_older_term = record.term < known.term;
-            if is_older_term || record.region.epoch.is_stale_against(&known.region.epoch) {
-                return Err(Error::Stale);
-            }
+        if let Some((epoch, term)) = self.newest(id)
+            && (record.term < term || record.region.epoch.is_stale_against(&epoch))
+        {
+            return Err(Error::Stale);
         }
         let mut older = Vec::new();
         for other in self.overlapping(&record.region) {
@@ -146,11 +179,19 @@ impl Directory {
             older.push(other.region.id);
         }
         for region in &older {
-            self.remove(*region);
+            if let Some(gone) = self.remove(*region) {
+                self.pushed_out.insert(*region, (gone.region.epoch, gone.term));
+            }
         }
         self.remove(id);
+        self.pushed_out.remove(&id);
         self.insert(record);
         Ok(older)
+    }
+
+    fn newest(&self, id: RegionId) -> Option<(Epoch, u64)> {
+        let known = self.regions.get(&id).map(|known| (known.region.epoch, known.term));
+        known.or_else(|| self.pushed_out.get(&id).copied())
     }
 
     /// The others that share keys with `region`.
@@ -161,91 +202,37 @@ impl Directory {
     }
 
     fn insert(&mut self, record: RegionRecord) {
-        self.count(&record, 1);
+        self.count(&record, u64::saturating_add);
         self.ranges.insert(record.region.start_key.clone(), record.region.id);
         self.regions.insert(record.region.id, record);
     }
 
-    fn remove(&mut self, id: RegionId) {
-        if let Some(record) = self.regions.remove(&id) {
-            self.ranges.remove(&record.region.start_key);
-            self.count(&record, -1);
-        }
+    fn remove(&mut self, id: RegionId) -> Option<RegionRecord> {
+        let record = self.regions.remove(&id)?;
+        self.ranges.remove(&record.region.start_key);
+        self.count(&record, u64::saturating_sub);
+        Some(record)
     }
 
-    fn count(&mut self, record: &RegionRecord, change: i64) {
+    fn count(&mut self, record: &RegionRecord, change: fn(u64, u64) -> u64) {
+        let apply = |sum: &mut u64, by: u64| *sum = change(*sum, by);
+        let hot = record.flow.hot();
         for peer in &record.region.peers {
             let load = self.loads.entry(peer.store).or_default();
-            load.regions = load.regions.saturating_add_signed(change);
+            apply(&mut load.regions, 1);
+            apply(&mut load.bytes, record.approximate_size);
+            apply(&mut load.hot_written, hot);
         }
         if let Some(leader) = &record.leader {
             let load = self.loads.entry(leader.store).or_default();
-            load.leaders = load.leaders.saturating_add_signed(change);
+            apply(&mut load.leaders, 1);
+            apply(&mut load.hot_led, hot);
         }
+        apply(&mut self.totals.regions, 1);
+        apply(&mut self.totals.bytes, record.approximate_size);
+        apply(&mut self.totals.written, record.flow.per_second());
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use raftstore_proto::Epoch;
-
-    use super::*;
-
-    fn record(id: u64, range: (&'static str, &'static str), version: u64) -> RegionRecord {
-        let peer = Peer::voter(PeerId::must(id * 10), StoreId::must(1));
-        let mut record = RegionRecord::unled(Region {
-            id: RegionId::must(id),
-            start_key: Bytes::from_static(range.0.as_bytes()),
-            end_key: Bytes::from_static(range.1.as_bytes()),
-            epoch: Epoch { conf_ver: 1, version },
-            peers: vec![peer],
-        });
-        record.term = 5;
-        record.leader = Some(peer);
-        record
-    }
-
-    fn ids(directory: &Directory, start: &str) -> Vec<u64> {
-        directory.scan(start.as_bytes()).map(|record| record.region.id.get()).collect()
-    }
-
-    #[test]
-    fn an_older_term_or_epoch_changes_nothing() {
-        let mut directory = Directory::default();
-        directory.update(record(1, ("", ""), 3)).unwrap();
-        let mut old_term = record(1, ("", ""), 4);
-        old_term.term = 4;
-        let mut old_conf = record(1, ("", ""), 4);
-        old_conf.region.epoch.conf_ver = 0;
-        for stale in [record(1, ("", ""), 2), old_term, old_conf] {
-            assert!(matches!(directory.update(stale), Err(Error::Stale)));
-        }
-        assert_eq!(directory.get(RegionId::must(1)), Some(&record(1, ("", ""), 3)));
-    }
-
-    #[test]
-    fn a_newer_part_pushes_the_older_whole_out() {
-        let mut directory = Directory::default();
-        directory.update(record(1, ("", ""), 1)).unwrap();
-        assert_eq!(directory.update(record(2, ("m", ""), 2)).unwrap(), [RegionId::must(1)]);
-        assert!(directory.by_key(b"a").is_none(), "nobody told of the left part yet");
-        assert!(matches!(directory.update(record(1, ("", ""), 1)), Err(Error::Stale)));
-        directory.update(record(1, ("", "m"), 2)).unwrap();
-        assert_eq!(ids(&directory, ""), [1, 2]);
-        assert_eq!(directory.by_key(b"m").unwrap().region.id.get(), 2);
-        assert_eq!(directory.by_key(b"lzz").unwrap().region.id.get(), 1);
-        assert_eq!(directory.load(StoreId::must(1)), StoreLoad { regions: 2, leaders: 2 });
-    }
-
-    #[test]
-    fn one_newer_part_keeps_the_whole_from_coming_back() {
-        let mut directory = Directory::default();
-        directory.update(record(2, ("c", "f"), 2)).unwrap();
-        directory.update(record(3, ("m", "p"), 9)).unwrap();
-        assert!(matches!(directory.update(record(1, ("a", "z"), 5)), Err(Error::Stale)));
-        assert_eq!(ids(&directory, ""), [2, 3]);
-        assert_eq!(ids(&directory, "d"), [2, 3]);
-        assert_eq!(ids(&directory, "f"), [3]);
-        assert!(ids(&directory, "p").is_empty());
-    }
-}
+mod tests;

@@ -4,17 +4,24 @@
 //! lock and a clock around one and serves it as a [`PdClient`](crate::PdClient), under any
 //! executor. With [`PdConfig::manual`] it gives out no orders of its own.
 
+mod check;
 mod client;
 mod config;
 mod core;
 mod directory;
+mod flow;
 mod operator;
+mod operators;
 mod scheduler;
+mod stores;
 
 pub use self::{
     client::{MockPd, PdClock},
     config::PdConfig,
-    core::{PdCore, PdCounters, StoreRecord},
+    core::{PdCore, PdCounters},
     directory::{RegionRecord, StoreLoad},
+    flow::Flow,
     operator::OperatorReason,
+    operators::OperatorRecord,
+    stores::StoreRecord,
 };

@@ -149,7 +149,7 @@ fn cc_16_pd_heals_the_replica_count_up_and_down() {
         max_replicas: 5,
         balance_regions: false,
         balance_leaders: false,
-        ..*cluster.pd.core.config()
+        ..cluster.pd.core.config().clone()
     };
     cluster.pd.core.set_config(five);
     cluster.must_put("k1", "v1");

@@ -10,32 +10,32 @@
 
 use raftstore_proto::Peer;
 
-use super::{Plan, View};
+use super::{Move, View};
 use crate::{
     StoreLifecycle,
     mock::{directory::RegionRecord, operator::OperatorReason},
 };
 
-pub(super) fn plan(view: &View<'_>, record: &RegionRecord) -> Option<(OperatorReason, Plan)> {
-    let wanted = view.config.max_replicas.max(1);
+pub(super) fn plan(view: &View<'_>, record: &RegionRecord) -> Option<(OperatorReason, Move)> {
+    let wanted = view.config.max_replicas;
     let voters = record.voters().count();
     if voters > wanted {
         return surplus(view, record)
-            .map(|peer| (OperatorReason::SurplusReplica, Plan::Remove(peer)));
+            .map(|peer| (OperatorReason::SurplusReplica, Move::Remove(peer)));
     }
     let bad = bad_voter(view, record);
     if let Some(learner) = record.learners().min_by_key(|peer| peer.id) {
         return Some(left_learner(view, record, *learner, voters < wanted, bad));
     }
     if voters < wanted {
-        let store = view.target(record)?;
-        return Some((OperatorReason::MissingReplica, Plan::Add(store)));
+        let store = view.target(record, None)?;
+        return Some((OperatorReason::MissingReplica, Move::Add(store)));
     }
     let bad = bad?;
-    let plan = match view.target(record) {
-        Some(store) => Plan::Replace(bad, store),
+    let plan = match view.target(record, Some(&bad)) {
+        Some(store) => Move::Replace(bad, store),
         None if view.is_damaged(record, &bad) && view.has_quorum_without(record, &bad) => {
-            Plan::Remove(bad)
+            Move::Remove(bad)
         }
         None => return None,
     };
@@ -55,11 +55,7 @@ fn surplus(view: &View<'_>, record: &RegionRecord) -> Option<Peer> {
 fn bad_voter(view: &View<'_>, record: &RegionRecord) -> Option<Peer> {
     record
         .voters()
-        .filter(|peer| {
-            view.is_damaged(record, peer)
-                || view.is_lost(record, peer)
-                || view.lifecycle(peer.store) != StoreLifecycle::Up
-        })
+        .filter(|peer| view.is_bad(record, peer))
         .min_by_key(|peer| view.worth(record, peer))
         .copied()
 }
@@ -70,14 +66,14 @@ fn left_learner(
     learner: Peer,
     is_missing: bool,
     bad: Option<Peer>,
-) -> (OperatorReason, Plan) {
+) -> (OperatorReason, Move) {
     let is_hopeless = view.is_lost(record, &learner)
         || view.is_avoided(record, learner.store)
         || view.lifecycle(learner.store) != StoreLifecycle::Up;
     match bad {
-        _ if is_hopeless => (OperatorReason::SurplusReplica, Plan::Remove(learner)),
-        _ if is_missing => (OperatorReason::MissingReplica, Plan::Promote(learner)),
-        Some(bad) => (OperatorReason::BadReplica, Plan::PromoteFor(learner, bad)),
-        None => (OperatorReason::SurplusReplica, Plan::Remove(learner)),
+        _ if is_hopeless => (OperatorReason::SurplusReplica, Move::Remove(learner)),
+        _ if is_missing => (OperatorReason::MissingReplica, Move::Promote(learner)),
+        Some(bad) => (OperatorReason::BadReplica, Move::PromoteFor(learner, bad)),
+        None => (OperatorReason::SurplusReplica, Move::Remove(learner)),
     }
 }
