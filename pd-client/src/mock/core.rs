@@ -22,6 +22,7 @@ use crate::{
 };
 
 mod driver;
+mod memory;
 
 /// Most new regions one split may ask ids for.
 const SPLIT_COUNT_MAX: usize = 4096;
@@ -51,6 +52,10 @@ pub struct PdCore {
     config: PdConfig,
     /// Invariant: larger than every id given out or seen.
     next_id: u64,
+    /// Up to here ids may be given out without being saved first.
+    id_limit: u64,
+    /// Whether a store or the first region is not saved yet.
+    must_save: bool,
     is_bootstrapped: bool,
     stores: Stores,
     directory: Directory,
@@ -72,6 +77,8 @@ impl PdCore {
             cluster,
             config: config.clamped(),
             next_id: 1,
+            id_limit: 0,
+            must_save: true,
             is_bootstrapped: false,
             stores: Stores::default(),
             directory: Directory::default(),
@@ -167,6 +174,7 @@ impl PdCore {
             self.directory.update(RegionRecord::unled(region))?;
         }
         self.is_bootstrapped = true;
+        self.must_save = true;
         Ok(())
     }
 
@@ -187,7 +195,7 @@ impl PdCore {
     fn admit_store(&mut self, now_ms: u64, info: StoreInfo) -> Result<()> {
         check::id(info.id.get())?;
         let id = info.id;
-        self.stores.admit(now_ms, info)?;
+        self.must_save |= self.stores.admit(now_ms, info)?;
         self.observe_id(id.get());
         Ok(())
     }
@@ -202,6 +210,7 @@ impl PdCore {
         if lifecycle == StoreLifecycle::Tombstone && !is_empty {
             return Err(Error::Invalid("a store with replicas cannot be buried"));
         }
+        self.must_save = true;
         self.stores.set_lifecycle(store, lifecycle)
     }
 

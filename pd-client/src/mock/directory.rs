@@ -189,6 +189,18 @@ impl Directory {
         Ok(older)
     }
 
+    /// Regions that were pushed out and have not come back.
+    pub(super) fn pushed_out(&self) -> impl Iterator<Item = (RegionId, (Epoch, u64))> {
+        self.pushed_out.iter().map(|(id, newest)| (*id, *newest))
+    }
+
+    /// Remembers the newest epoch and term of a region that is not known otherwise.
+    pub(super) fn push_out(&mut self, id: RegionId, epoch: Epoch, term: u64) {
+        if !self.regions.contains_key(&id) {
+            self.pushed_out.insert(id, (epoch, term));
+        }
+    }
+
     fn newest(&self, id: RegionId) -> Option<(Epoch, u64)> {
         let known = self.regions.get(&id).map(|known| (known.region.epoch, known.term));
         known.or_else(|| self.pushed_out.get(&id).copied())

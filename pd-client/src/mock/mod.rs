@@ -3,6 +3,8 @@
 //! [`PdCore`] is PD as a value: a simulator calls it with its own time. [`MockPd`] puts a
 //! lock and a clock around one and serves it as a [`PdClient`](crate::PdClient), under any
 //! executor. With [`PdConfig::manual`] it gives out no orders of its own.
+//!
+//! [`PdCore::save`] and [`PdCore::load`] carry what PD must not forget over a restart.
 
 mod check;
 mod client;
@@ -12,6 +14,7 @@ mod directory;
 mod flow;
 mod operator;
 mod operators;
+mod save;
 mod scheduler;
 mod stores;
 
@@ -23,5 +26,6 @@ pub use self::{
     flow::Flow,
     operator::OperatorReason,
     operators::OperatorRecord,
+    save::LoadError,
     stores::StoreRecord,
 };

@@ -54,8 +54,8 @@ impl Stores {
         labels.iter().find(|(known, _)| known == key).map_or("", |(_, value)| value)
     }
 
-    /// Makes a store known, or updates what is known.
-    pub(super) fn admit(&mut self, now_ms: u64, mut info: StoreInfo) -> Result<()> {
+    /// Makes a store known, or updates what is known. Gives whether that is news.
+    pub(super) fn admit(&mut self, now_ms: u64, mut info: StoreInfo) -> Result<bool> {
         if info.lifecycle == StoreLifecycle::Tombstone {
             return Err(Error::Invalid("a store does not bury itself"));
         }
@@ -77,16 +77,25 @@ impl Stores {
                 damaged_regions: BTreeSet::new(),
             };
             self.stores.insert(record.info.id, record);
-            return Ok(());
+            return Ok(true);
         };
         match known.info.lifecycle {
             StoreLifecycle::Tombstone => return Err(Error::StoreNotFound(info.id)),
             StoreLifecycle::Offline => info.lifecycle = StoreLifecycle::Offline,
             StoreLifecycle::Up => {}
         }
+        let is_news = known.info != info;
         known.info = info;
         known.heard_ms = now_ms;
-        Ok(())
+        Ok(is_news)
+    }
+
+    /// Enters a store that was buried in an earlier life of PD. Its address may be another's.
+    pub(super) fn bury(&mut self, mut info: StoreInfo) {
+        info.lifecycle = StoreLifecycle::Tombstone;
+        let record =
+            StoreRecord { info, stats: None, heard_ms: 0, damaged_regions: BTreeSet::new() };
+        self.stores.insert(record.info.id, record);
     }
 
     pub(super) fn set_lifecycle(
