@@ -311,9 +311,15 @@ pub enum InstallOutcome {
 pub enum PdRequest {
     /// A leader's report.
     RegionHeartbeat(RegionHeartbeat),
-    /// The store's report. The driver fills in what only it can know: disk sizes, start
-    /// time, snapshot traffic.
-    StoreHeartbeat(StoreStats),
+    /// A lane's share of the store's report, to be put together by a
+    /// [`StoreReport`](crate::StoreReport). The driver fills in what only it can know: disk
+    /// sizes, start time, snapshot traffic.
+    StoreHeartbeat {
+        /// The lane.
+        lane: LaneId,
+        /// What it knows.
+        stats: StoreStats,
+    },
     /// Is this peer still a member? Ends in [`PdAnswer::Validated`].
     ValidatePeer {
         /// The region.

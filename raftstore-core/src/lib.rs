@@ -37,6 +37,7 @@ pub mod runtime;
 pub mod snap;
 pub mod split_check;
 mod store;
+mod store_report;
 mod time;
 mod view;
 
@@ -53,4 +54,5 @@ pub use ready::{Persisted, Ready, Writes};
 #[cfg(feature = "test-support")]
 pub use store::seed;
 pub use store::{PeerPhase, PeerStatus, Store, StoreOptions, bootstrap};
+pub use store_report::StoreReport;
 pub use time::MonoTime;

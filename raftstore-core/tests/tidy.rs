@@ -241,7 +241,8 @@ fn height(module: &str) -> Option<u32> {
         "store" | "read" => 5,
         "peer" | "apply" => 4,
         "snap" | "split_check" => 3,
-        "ready" | "event" | "context" | "command" | "meta" | "metrics" | "view" => 2,
+        "ready" | "event" | "context" | "command" | "meta" | "metrics" | "store_report"
+        | "view" => 2,
         "keys" | "error" | "config" | "time" | "hooks" => 1,
         _ => return None,
     })

@@ -1,10 +1,12 @@
 //! The placement driver of a simulated world: stepped directly, sometimes away.
 
+use std::collections::BTreeMap;
+
 use pd_client::{
     Order, StoreInfo, StoreLifecycle,
     mock::{PdConfig, PdCore},
 };
-use raftstore_core::{Event, PdAnswer, PdRequest};
+use raftstore_core::{Event, PdAnswer, PdRequest, StoreReport};
 use raftstore_proto::{ClusterId, StoreId};
 
 use crate::{
@@ -27,6 +29,8 @@ pub struct Pd {
     pub core: PdCore,
     /// Nobody gets an answer before this moment.
     pub absent_until: Nanos,
+    /// What the lanes of each store said in its present life.
+    reports: BTreeMap<u64, (u64, StoreReport)>,
 }
 
 /// PD's clock.
@@ -46,7 +50,11 @@ impl Pd {
             operator_timeout_ms: 15_000,
             ..PdConfig::default()
         };
-        Self { core: PdCore::new(ClusterId::must(1), config), absent_until: 0 }
+        Self {
+            core: PdCore::new(ClusterId::must(1), config),
+            absent_until: 0,
+            reports: BTreeMap::new(),
+        }
     }
 
     /// A store has started and says who it is.
@@ -96,12 +104,18 @@ impl World {
                     Ok(None) | Err(_) => None,
                 }
             }
-            PdRequest::StoreHeartbeat(mut stats) => {
-                stats.capacity_bytes = CAPACITY;
-                stats.available_bytes = CAPACITY / 2;
-                stats.used_bytes = CAPACITY / 2;
-                // A store PD does not know yet comes back with its next start.
-                let _ = self.pd.core.store_heartbeat(now, stats);
+            PdRequest::StoreHeartbeat { lane, stats } => {
+                let report = self.pd.reports.entry(store).or_default();
+                if report.0 != life {
+                    *report = (life, StoreReport::default());
+                }
+                if let Some(mut stats) = report.1.add(lane, stats) {
+                    stats.capacity_bytes = CAPACITY;
+                    stats.available_bytes = CAPACITY / 2;
+                    stats.used_bytes = CAPACITY / 2;
+                    // A store PD does not know yet comes back with its next start.
+                    let _ = self.pd.core.store_heartbeat(now, stats);
+                }
                 None
             }
             PdRequest::AskSplit { ask, region, count } => {

@@ -190,7 +190,8 @@ mod tests {
         PdConfig::default().validate().expect("the defaults");
         PdConfig::manual().validate().expect("the manual mode");
         assert_eq!(PdConfig::default().clamped(), PdConfig::default());
-        let wrong: [(fn(&mut PdConfig), &str); 12] = [
+        type Spoil = fn(&mut PdConfig);
+        let wrong: [(Spoil, &str); 12] = [
             (|it| it.max_replicas = 0, "max_replicas"),
             (|it| it.max_replicas = 33, "max_replicas"),
             (|it| it.location_labels = vec!["zone".into(); 6], "location_labels"),

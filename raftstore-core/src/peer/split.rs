@@ -115,6 +115,11 @@ impl<R: RaftEngine> Peer<R> {
         Ok(())
     }
 
+    /// Whether a wish for a split waits for its ids.
+    pub(crate) const fn asks_for_split(&self) -> bool {
+        !self.asks.is_empty()
+    }
+
     /// Takes on a wish for a split: PD is asked for ids (5.8).
     pub(crate) fn ask_split<K: KvEngine, H: Hooks>(
         &mut self,

@@ -21,7 +21,7 @@ use super::{
     figures::Figures,
     shared::Shared,
 };
-use crate::{Event, FatalError, PdAnswer, PdRequest};
+use crate::{Event, FatalError, PdAnswer, PdRequest, StoreReport};
 
 /// Reports and questions on their way at a time; the rest waits.
 const IN_FLIGHT_MAX: usize = 64;
@@ -75,6 +75,7 @@ struct Backlog {
     /// Somebody waits for each of these: number of the question, region, new regions.
     splits: VecDeque<(u64, Region, usize)>,
     split_reports: VecDeque<Vec<Region>>,
+    lanes: StoreReport,
     store_report: Option<StoreStats>,
     is_reporting_store: bool,
 }
@@ -104,13 +105,17 @@ impl Backlog {
                 }
             }
             PdRequest::RegionHeartbeat(report) => {
-                let region = report.region.id;
-                let is_first = self.reports.insert(region, report).is_none();
-                if is_first && !self.reporting.contains(&region) {
-                    self.order.push_back(region);
+                self.add_report(report);
+            }
+            PdRequest::StoreHeartbeat { lane, stats } => {
+                if let Some(mut whole) = self.lanes.add(lane, stats) {
+                    if let Some(older) = &self.store_report {
+                        whole.written_bytes += older.written_bytes;
+                        whole.written_keys += older.written_keys;
+                    }
+                    self.store_report = Some(whole);
                 }
             }
-            PdRequest::StoreHeartbeat(stats) => self.store_report = Some(stats),
             PdRequest::ValidatePeer { region, peer } => {
                 if self.questions.len() < QUESTIONS_MAX {
                     self.questions.insert((region, peer));
@@ -118,6 +123,18 @@ impl Backlog {
             }
         }
         None
+    }
+
+    /// A report that waits is replaced, but what was written is in no other.
+    fn add_report(&mut self, mut report: RegionHeartbeat) {
+        let region = report.region.id;
+        if let Some(older) = self.reports.get(&region) {
+            report.written_bytes += older.written_bytes;
+            report.written_keys += older.written_keys;
+        } else if !self.reporting.contains(&region) {
+            self.order.push_back(region);
+        }
+        self.reports.insert(region, report);
     }
 
     fn next(&mut self) -> Option<Next> {
@@ -311,8 +328,8 @@ mod tests {
             term,
             down_peers: Vec::new(),
             pending_peers: Vec::new(),
-            written_bytes: 0,
-            written_keys: 0,
+            written_bytes: 100 * term,
+            written_keys: term,
             approximate_size: 0,
         })
     }
@@ -348,6 +365,55 @@ mod tests {
         assert_eq!(leaves(&mut backlog), Some((9, 3)));
         backlog.reported(RegionId::must(9));
         assert_eq!(leaves(&mut backlog), None);
+    }
+
+    /// H67: what was written is told once, whichever report tells it.
+    #[test]
+    fn h67_a_replaced_report_leaves_its_flow_to_the_next() {
+        let mut backlog = Backlog::default();
+        for term in 1..=3 {
+            assert_eq!(backlog.add(report(9, term)), None);
+        }
+        let Some(Next::Region(told)) = backlog.next() else { panic!("a region's report") };
+        assert_eq!((told.term, told.written_bytes, told.written_keys), (3, 600, 6));
+        assert_eq!(backlog.add(report(9, 4)), None);
+        backlog.reported(RegionId::must(9));
+        let Some(Next::Region(told)) = backlog.next() else { panic!("a region's report") };
+        assert_eq!((told.written_bytes, told.written_keys), (400, 4));
+    }
+
+    /// H28: a question for ids is either taken, and asked, or given back at once; it is never
+    /// behind reports, and they are not behind for ever.
+    #[test]
+    fn h28_questions_for_ids_are_asked_or_given_back() {
+        let mut backlog = Backlog::default();
+        let region = Region::uninitialized(RegionId::must(9));
+        let ask = |ask| PdRequest::AskSplit { ask, region: region.clone(), count: 1 };
+        assert_eq!(backlog.add(report(9, 1)), None);
+        let splits_max = SPLITS_MAX as u64;
+        for number in 0..splits_max {
+            assert_eq!(backlog.add(ask(number)), None);
+        }
+        assert_eq!(backlog.add(ask(splits_max)), Some((region.id, splits_max)));
+        assert_eq!(backlog.add(PdRequest::ReportSplit(vec![region.clone()])), None);
+        for number in 0..splits_max {
+            let Some(Next::AskSplit(ask, ..)) = backlog.next() else { panic!("a question") };
+            assert_eq!(ask, number);
+        }
+        assert_eq!(backlog.add(ask(7)), None, "there is room again");
+        assert!(matches!(backlog.next(), Some(Next::AskSplit(7, ..))));
+        assert!(matches!(backlog.next(), Some(Next::ReportSplit(_))));
+        assert_eq!(leaves(&mut backlog), Some((9, 1)));
+        assert!(backlog.next().is_none());
+    }
+
+    #[test]
+    fn reports_of_splits_are_bounded() {
+        let mut backlog = Backlog::default();
+        for _ in 0..SPLIT_REPORTS_MAX + 5 {
+            assert_eq!(backlog.add(PdRequest::ReportSplit(Vec::new())), None);
+        }
+        assert_eq!(std::iter::from_fn(|| backlog.next()).count(), SPLIT_REPORTS_MAX);
     }
 
     #[test]

@@ -243,7 +243,7 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
                 .collect(),
         };
         self.reported_written = written;
-        self.ctx.effects.pd.push(PdRequest::StoreHeartbeat(stats));
+        self.ctx.effects.pd.push(PdRequest::StoreHeartbeat { lane: self.ctx.lane, stats });
     }
 }
 

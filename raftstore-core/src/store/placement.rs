@@ -20,7 +20,10 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
         let admin = match order.action {
             OrderAction::ChangePeer(change) => AdminCommand::ChangePeer(change),
             OrderAction::TransferLeader(to) => AdminCommand::TransferLeader(to),
-            OrderAction::SplitRegion { .. } if !peer.replica.is_same_replica(&order.target) => {
+            // One that waits for its ids is this one, or voids it.
+            OrderAction::SplitRegion { .. }
+                if !peer.replica.is_same_replica(&order.target) || peer.asks_for_split() =>
+            {
                 return Ok(());
             }
             OrderAction::SplitRegion { keys, policy: SplitPolicy::Keys } => {

@@ -17,7 +17,7 @@ use super::{
 const STEP: u64 = 64;
 
 // The largest sum: as many replicas as there can be, each as near as can be.
-const _: () = assert!(STEP.checked_pow(LABELS_MAX as u32 + 1).is_some());
+const _: () = assert!(LABELS_MAX == 5 && STEP.checked_pow(6).is_some());
 
 /// How near `store` is to replicas on `others`.
 pub(super) fn nearness(
