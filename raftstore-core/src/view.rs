@@ -6,7 +6,13 @@
 //! before and after taking an engine snapshot; the same generation both times, and a
 //! covering lease the second time, make the snapshot good.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use parking_lot::RwLock;
 use raftstore_proto::{Peer, Region, RegionId};
@@ -30,27 +36,40 @@ pub struct ViewState {
 
 /// The view of one region.
 #[derive(Debug, Default)]
-pub struct View(RwLock<Option<ViewState>>);
+pub struct View {
+    state: RwLock<Option<ViewState>>,
+    /// Entries are committed that the data does not contain, and other replicas may have
+    /// shown them to somebody (H40).
+    is_behind: AtomicBool,
+}
 
 impl View {
     /// What is true now; `None` when a read has to go through the store.
     #[must_use]
     pub fn state(&self) -> Option<ViewState> {
-        self.0.read().clone()
+        if self.is_behind.load(Ordering::Acquire) {
+            return None;
+        }
+        self.state.read().clone()
+    }
+
+    /// To be set before anybody can hear of a commit that the data does not contain.
+    pub(crate) fn set_behind(&self, is_behind: bool) {
+        self.is_behind.store(is_behind, Ordering::Release);
     }
 
     pub(crate) fn publish(&self, state: ViewState) {
-        *self.0.write() = Some(state);
+        *self.state.write() = Some(state);
     }
 
     pub(crate) fn extend(&self, lease_until: MonoTime) {
-        if let Some(state) = self.0.write().as_mut() {
+        if let Some(state) = self.state.write().as_mut() {
             state.lease_until = lease_until;
         }
     }
 
     pub(crate) fn withdraw(&self) {
-        *self.0.write() = None;
+        *self.state.write() = None;
     }
 }
 

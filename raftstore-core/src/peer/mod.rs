@@ -89,6 +89,10 @@ pub(crate) struct Peer<R: RaftEngine> {
     view: Arc<View>,
     view_generation: u64,
     view_is_open: bool,
+    /// A replica has asked this leader for an index to read at in this term: what is
+    /// committed may be known outside before it is applied here (H40).
+    replicas_read: bool,
+    is_behind: bool,
     /// When a leader last heard from its members.
     pub(crate) heard: BTreeMap<PeerId, MonoTime>,
     /// Senders that the region may not list yet.
@@ -181,6 +185,8 @@ impl<R: RaftEngine> Peer<R> {
             proposed_at: VecDeque::new(),
             view_generation: 0,
             view_is_open: false,
+            replicas_read: false,
+            is_behind: false,
             heard: BTreeMap::new(),
             known: BTreeMap::new(),
             spoken_to: Epoch::default(),
@@ -316,6 +322,7 @@ impl<R: RaftEngine> Peer<R> {
     /// have changed them, before anything else looks at lease, reads or view.
     pub(crate) fn sync_role<K: KvEngine, H: Hooks>(&mut self, ctx: &mut Context<K, R, H>) {
         self.sync_splits();
+        self.sync_behind();
         let seen =
             Seen { is_leader: self.is_leader(), term: self.term(), leader: self.group.leader() };
         if seen == self.seen {
@@ -326,6 +333,8 @@ impl<R: RaftEngine> Peer<R> {
             self.withdraw_view();
             self.lease.reset();
             self.proposed_at.clear();
+            self.replicas_read = false;
+            self.sync_behind();
             self.heard.clear();
             if seen.is_leader {
                 self.become_leader(ctx);

@@ -30,7 +30,17 @@ impl<R: RaftEngine> Peer<R> {
         reply: ReplyId,
         command: Command,
     ) -> Result<(), FatalError> {
-        if self.may_read_now(ctx, &command.header) {
+        let leased = self.may_read_now(ctx, &command.header);
+        if leased && self.is_behind {
+            // The lease speaks for this moment; the data has to follow.
+            let (id, index) = (self.next_read, self.group.committed());
+            self.next_read += 1;
+            ctx.metrics.lease_reads += 1;
+            let waiting = vec![(reply, command)];
+            self.reads.push(PendingRead { id, issued: ctx.now, index: Some(index), waiting });
+            return Ok(());
+        }
+        if leased {
             ctx.metrics.lease_reads += 1;
             return self.answer_read(ctx, reply, &command);
         }
@@ -69,7 +79,7 @@ impl<R: RaftEngine> Peer<R> {
         if let Err(error) = checked {
             return Ok(Some(Response::error(self.term(), error)));
         }
-        if !self.may_read_now(ctx, &command.header) {
+        if !self.may_read_now(ctx, &command.header) || self.is_behind {
             return Ok(None);
         }
         ctx.metrics.lease_reads += 1;
@@ -78,6 +88,23 @@ impl<R: RaftEngine> Peer<R> {
             None => moment.insert(self.take_moment(ctx)?),
         };
         self.execute_read(command, &*moment.0).map(Some)
+    }
+
+    /// Another replica is about to be told an index to read at.
+    pub(crate) fn note_replica_read(&mut self) {
+        self.replicas_read = true;
+        self.sync_behind();
+    }
+
+    /// Tells readers beside the store's thread whether the data lacks entries that replicas
+    /// may have shown to somebody. To be called after whatever moves the commit index or the
+    /// applied one, and before a message leaves.
+    pub(super) fn sync_behind(&mut self) {
+        let is_behind = self.replicas_read && self.applied.applied < self.group.committed();
+        if is_behind != self.is_behind {
+            self.is_behind = is_behind;
+            self.view.set_behind(is_behind);
+        }
     }
 
     /// Executes a read against the data as it is, and answers it.

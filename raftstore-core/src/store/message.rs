@@ -221,6 +221,9 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
         ) {
             peer.note_spoken_to(envelope.epoch);
         }
+        if envelope.kind == Some(MessageKind::ReadIndex) {
+            peer.note_replica_read();
+        }
         let key = snap_key_of(region, &message);
         if peer.group.step(message.into_raft()).is_err() {
             self.ctx.drop_message(Some(region), Dropped::RaftRefused);

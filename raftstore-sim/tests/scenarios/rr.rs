@@ -4,7 +4,7 @@ use raftstore_proto::{
     AdminCommand, Body, Command, MessageKind, RegionError, ResponseBody, StoreId,
 };
 use raftstore_sim::{
-    cluster::{Cluster, admin_command, get, header, value_in},
+    cluster::{Cluster, admin_command, get, header, put, value_in},
     network::{Action, Match},
     plan::Plan,
     queue::SECOND,
@@ -197,5 +197,32 @@ fn rr_12_a_replica_of_a_fresh_split_serves_soon() {
             world.peer_status(3, id).is_some_and(|status| status.leader != 0)
         });
         assert_eq!(must_read(&mut cluster, id, 3, key).as_deref(), Some("1"));
+    });
+}
+
+/// H40: a replica may have applied what its leader has not. Who has read there and then asks
+/// the leader must not be told the past.
+#[test]
+fn rr_h40_the_leaders_lease_read_is_not_behind_a_replicas() {
+    for_seeds(|seed| {
+        let mut plan = Plan::fair(seed, 3, 3);
+        plan.pace.apply = 40 * raftstore_sim::queue::MILLI;
+        let mut cluster = Cluster::started(plan);
+        cluster.lead(1, 1);
+        for round in 0..20 {
+            let (key, value) = ("k", format!("{round}"));
+            let known = cluster.region(1);
+            let leader = *known.peer_on(StoreId::must(1)).expect("a member");
+            let body = Body::Operations(vec![put(key, &value)]);
+            let write = Command { header: header(&known, leader), body };
+            let write = cluster.world.ask(1, write).expect("the store runs");
+            while must_read(&mut cluster, 1, 2, key).as_deref() != Some(value.as_str()) {}
+            let body = Body::Operations(vec![get(key)]);
+            let command = Command { header: header(&known, leader), body };
+            let answer = cluster.call(1, command).expect("answered").body;
+            let Ok(ResponseBody::Operations(results)) = answer else { panic!("{answer:?}") };
+            assert_eq!(value_in(&results), Some(value), "seed {seed}");
+            cluster.wait("the write's answer", |world| world.answer_to(write).is_some());
+        }
     });
 }
