@@ -49,11 +49,37 @@ pub enum Bug {
     InstallNotRedone,
 }
 
-/// Decides which planted bugs are on.
+/// A place in the core that a test may want to stop at, slow down or fail in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Point {
+    /// The data part of a group of rounds is written, the log part is not.
+    BetweenSave,
+    /// A leader's messages are about to leave.
+    BeforeLeaderSend,
+    /// Another peer's messages are about to leave, after its write.
+    BeforeFollowerSend,
+    /// The installation of a region snapshot begins.
+    BeforeApplySnapshot,
+    /// A region snapshot is installed and its record is about to be written.
+    AfterApplySnapshot,
+    /// A split is about to be taken in by the store.
+    BeforeSplit,
+    /// A peer is about to be destroyed.
+    BeforeDestroy,
+}
+
+/// Decides which planted bugs are on, and what happens at named points.
 pub trait Hooks: Clone + Send + Sync + 'static {
     /// Whether `bug` is on.
     #[must_use]
     fn planted(&self, bug: Bug) -> bool;
+
+    /// Execution has come to `point`. May block or panic, nothing else.
+    #[inline]
+    fn reach(&self, point: Point) {
+        let _ = point;
+    }
 }
 
 /// No bugs planted.

@@ -29,7 +29,7 @@ mod event;
 mod hooks;
 pub mod keys;
 mod meta;
-mod metrics;
+pub mod metrics;
 mod peer;
 pub mod read;
 mod ready;
@@ -47,7 +47,7 @@ pub use event::{
     BuiltSnapshot, CheckGoal, Effects, Event, InstallOutcome, Moment, PdAnswer, PdRequest, ReplyId,
     SplitBorn, Task, TaskDone,
 };
-pub use hooks::{Bug, Hooks, NoHooks};
+pub use hooks::{Bug, Hooks, NoHooks, Point};
 pub use meta::{KvNumbers, LaneId, StoreMeta};
 pub use metrics::StoreMetrics;
 pub use ready::{Persisted, Ready, Writes};

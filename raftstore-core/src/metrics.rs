@@ -1,102 +1,170 @@
 //! Counters of one lane, as plain fields. A runtime exports them.
 
+mod histogram;
+
 use std::collections::BTreeMap;
 
+use raftstore_proto::MessageKind;
+
+pub use self::histogram::{BUCKETS, Bytes, Counts, Histogram, Micros};
 use crate::Dropped;
 
-/// What a lane has done since it was opened.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct StoreMetrics {
+/// Counters with their descriptions, so that whoever exports them need not repeat either.
+macro_rules! store_metrics {
+    ($($(#[doc = $doc:literal])+ $field:ident,)*) => {
+        /// What a lane has done since it was opened.
+        #[derive(Clone, Debug, Default, PartialEq, Eq)]
+        pub struct StoreMetrics {
+            $($(#[doc = $doc])+ pub $field: u64,)*
+            /// Messages not acted on, by reason.
+            pub dropped: BTreeMap<Dropped, u64>,
+            /// Messages given to the transport, by kind.
+            pub sent: BTreeMap<MessageKind, u64>,
+            /// Sizes of proposals.
+            pub proposal_bytes: Bytes,
+            /// From the proposal of an entry until it was committed.
+            pub commit_micros: Micros,
+            /// Entries by which the slowest member of a led region lags, at each look at the
+            /// log.
+            pub log_lag: Counts,
+            /// Regions with data here, as of the last report to PD.
+            pub regions: u64,
+            /// Regions led here, as of the last report to PD.
+            pub leaders: u64,
+        }
+
+        impl StoreMetrics {
+            /// Every counter: its name, what it counts, its value.
+            #[must_use]
+            pub fn counters(&self) -> Vec<(&'static str, &'static str, u64)> {
+                vec![$((stringify!($field), concat!($($doc),+), self.$field),)*]
+            }
+
+            /// Adds the figures of another lane.
+            pub fn merge(&mut self, other: &Self) {
+                $(self.$field += other.$field;)*
+                for (reason, count) in &other.dropped {
+                    *self.dropped.entry(*reason).or_default() += count;
+                }
+                for (kind, count) in &other.sent {
+                    *self.sent.entry(*kind).or_default() += count;
+                }
+                self.proposal_bytes.merge(&other.proposal_bytes);
+                self.commit_micros.merge(&other.commit_micros);
+                self.log_lag.merge(&other.log_lag);
+                self.regions += other.regions;
+                self.leaders += other.leaders;
+            }
+        }
+    };
+}
+
+store_metrics! {
     /// Rounds with something to write.
-    pub rounds: u64,
+    rounds,
     /// Rounds that had to be durable before their proof.
-    pub synced_rounds: u64,
+    synced_rounds,
     /// Entries given to the raft log.
-    pub appended_entries: u64,
+    appended_entries,
     /// Messages given to the transport.
-    pub sent_messages: u64,
+    sent_messages,
     /// Messages taken in.
-    pub received_messages: u64,
-    /// Messages not acted on, by reason.
-    pub dropped: BTreeMap<Dropped, u64>,
+    received_messages,
     /// Proposals accepted into a log.
-    pub proposals: u64,
+    proposals,
     /// Reads served under the lease.
-    pub lease_reads: u64,
+    lease_reads,
     /// Reads that asked a quorum.
-    pub index_reads: u64,
+    index_reads,
     /// Questions for reads of several regions at once.
-    pub snapshot_batches: u64,
+    snapshot_batches,
     /// Reads asked for in them.
-    pub batched_reads: u64,
+    batched_reads,
     /// Reads that a replica which does not lead has asked its leader about.
-    pub replica_reads: u64,
+    replica_reads,
     /// Times a peer of this lane became leader.
-    pub elections_won: u64,
+    elections_won,
     /// Times a peer of this lane asked for votes.
-    pub campaigns: u64,
+    campaigns,
     /// Region snapshots asked to be built.
-    pub snapshots_asked: u64,
+    snapshots_asked,
     /// Region snapshots handed to the transport.
-    pub snapshots_sent: u64,
+    snapshots_sent,
     /// Region snapshots taken in.
-    pub snapshots_accepted: u64,
+    snapshots_accepted,
     /// Region snapshots installed.
-    pub snapshots_installed: u64,
+    snapshots_installed,
     /// Raft-side writes that waited for a KV number.
-    pub parked_writes: u64,
+    parked_writes,
     /// Peers created from a message.
-    pub peers_created: u64,
+    peers_created,
     /// Peers destroyed.
-    pub peers_destroyed: u64,
+    peers_destroyed,
     /// Membership changes applied.
-    pub conf_changes: u64,
+    conf_changes,
     /// Looks at regions that may be too large.
-    pub split_checks: u64,
+    split_checks,
     /// Looks that found where to cut.
-    pub split_checks_hit: u64,
+    split_checks_hit,
     /// Ranges compacted for their deleted keys.
-    pub compactions: u64,
+    compactions,
     /// Times the lock family was compacted.
-    pub lock_compactions: u64,
+    lock_compactions,
     /// Generated region snapshots that nobody fetched in time.
-    pub snapshots_expired: u64,
+    snapshots_expired,
     /// Rounds that took as long as an election timeout.
-    pub slow_rounds: u64,
+    slow_rounds,
     /// Splits applied.
-    pub splits: u64,
+    splits,
     /// Peers that splits have made.
-    pub split_born: u64,
+    split_born,
     /// Peers among them that replaced one which waited for its data.
-    pub split_replaced: u64,
+    split_replaced,
     /// Peers that a split did not make here, because something newer of the region is known.
-    pub split_skipped: u64,
+    split_skipped,
     /// Reads that came while a split was committed and not yet applied.
-    pub reads_behind_split: u64,
+    reads_behind_split,
     /// Region snapshots refused because another region holds a part of their range.
-    pub snapshots_overlapping: u64,
+    snapshots_overlapping,
     /// First messages of regions not yet here that were kept.
-    pub first_messages_kept: u64,
+    first_messages_kept,
     /// First messages taken up again.
-    pub first_messages_replayed: u64,
+    first_messages_replayed,
     /// Log cuts applied.
-    pub log_cuts: u64,
+    log_cuts,
     /// Leader transfers set in motion.
-    pub transfers: u64,
+    transfers,
     /// Proofs held back because an index was on its way twice (R35).
-    pub withheld_proofs: u64,
+    withheld_proofs,
     /// Replicas taken out of service by a failed checksum.
-    pub quarantined: u64,
+    quarantined,
     /// Peers visited by ticks.
-    pub ticked_peers: u64,
+    ticked_peers,
     /// Bytes of keys and values applied.
-    pub applied_bytes: u64,
+    applied_bytes,
     /// Keys applied.
-    pub applied_keys: u64,
+    applied_keys,
 }
 
 impl StoreMetrics {
     pub(crate) fn count_dropped(&mut self, reason: Dropped) {
         *self.dropped.entry(reason).or_default() += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lanes_are_added_up() {
+        let mut sum = StoreMetrics { rounds: 2, ..StoreMetrics::default() };
+        let mut other = StoreMetrics { rounds: 3, leaders: 1, ..StoreMetrics::default() };
+        other.count_dropped(Dropped::BadIds);
+        sum.merge(&other);
+        sum.merge(&other);
+        assert_eq!((sum.rounds, sum.leaders, sum.dropped[&Dropped::BadIds]), (8, 2, 2));
+        let (name, help, value) = sum.counters()[0];
+        assert_eq!((name, help, value), ("rounds", " Rounds with something to write.", 8));
     }
 }

@@ -4,7 +4,7 @@ use engine_traits::{Durability, KvEngine, RaftEngine, RaftLogBatch, WriteBatch};
 
 use crate::{
     Effects, FatalError,
-    hooks::{Bug, Hooks},
+    hooks::{Bug, Hooks, Point},
     meta::{KvNumbers, LaneId},
 };
 
@@ -130,6 +130,7 @@ impl<K: KvEngine, R: RaftEngine> Writes<K, R> {
             }
             proofs.push(Persisted { lane: round.lane, number: round.number, kv_number });
         }
+        hooks.reach(Point::BetweenSave);
         let last = logs.len().saturating_sub(1);
         for (position, log) in logs.into_iter().enumerate() {
             let durability =

@@ -63,7 +63,7 @@ impl<R: RaftEngine> Peer<R> {
         if collected.role.is_some_and(|role| !role.is_leader) {
             self.forget_snapshot_making(ctx);
         }
-        self.renew_from_commit();
+        self.renew_from_commit(ctx);
         for state in std::mem::take(&mut collected.read_states) {
             self.on_read_state(&state.request_ctx, state.index);
         }
@@ -217,7 +217,7 @@ impl<R: RaftEngine> Peer<R> {
         }
         self.trim_cache(ctx);
         self.sync_role(ctx);
-        self.renew_from_commit();
+        self.renew_from_commit(ctx);
         self.send(ctx, messages);
         ctx.mark(self.region_id());
         Ok(())

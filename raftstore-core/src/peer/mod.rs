@@ -45,7 +45,7 @@ use crate::{
     FatalError, MonoTime,
     apply::Proposal,
     context::Context,
-    hooks::{Bug, Hooks},
+    hooks::{Bug, Hooks, Point},
     view::{View, ViewState},
 };
 
@@ -414,6 +414,14 @@ impl<R: RaftEngine> Peer<R> {
         ctx: &mut Context<K, R, H>,
         messages: Vec<Message>,
     ) {
+        if !messages.is_empty() {
+            let leads = self.is_leader();
+            ctx.hooks.reach(if leads {
+                Point::BeforeLeaderSend
+            } else {
+                Point::BeforeFollowerSend
+            });
+        }
         for message in messages {
             let kind = message.get_msg_type();
             if kind == MessageType::MsgAppend
@@ -443,6 +451,7 @@ impl<R: RaftEngine> Peer<R> {
                     envelope.with_range(self.region.start_key.clone(), self.region.end_key.clone());
             }
             ctx.metrics.sent_messages += 1;
+            *ctx.metrics.sent.entry(kind.into()).or_default() += 1;
             ctx.effects.messages.push(envelope);
         }
     }

@@ -148,6 +148,7 @@ impl<R: RaftEngine> Peer<R> {
         }
         let data = wire::encode_command(command);
         let (size_bytes, max_bytes) = (data.len() as u64, ctx.config.raft_entry_max_size);
+        ctx.metrics.proposal_bytes.record(size_bytes);
         if size_bytes > max_bytes {
             return Err(RegionError::EntryTooLarge {
                 region: self.region_id(),
@@ -200,6 +201,7 @@ impl<R: RaftEngine> Peer<R> {
         (index, term): (u64, u64),
     ) {
         ctx.metrics.proposals += 1;
+        tracing::trace!(region = %self.region_id(), index, term, "propose");
         self.note_proposed(index, ctx.now);
         if let Some(reply) = reply {
             if ctx.hooks.planted(Bug::AnswerBeforeCommit) {

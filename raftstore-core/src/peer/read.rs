@@ -271,13 +271,16 @@ impl<R: RaftEngine> Peer<R> {
     }
 
     /// Renews the lease from the newest proposal of this term that is committed.
-    pub(super) fn renew_from_commit(&mut self) {
+    pub(super) fn renew_from_commit<K: KvEngine, H: Hooks>(&mut self, ctx: &mut Context<K, R, H>) {
         let committed = self.group.committed();
         let mut newest = None;
         while let Some((index, at)) = self.proposed_at.front().copied()
             && index <= committed
         {
             self.proposed_at.pop_front();
+            let waited = ctx.now.since(at);
+            ctx.metrics.commit_micros.record(u64::try_from(waited.as_micros()).unwrap_or(u64::MAX));
+            tracing::trace!(region = %self.region_id(), index, ?waited, "commit");
             newest = Some(at);
         }
         if let Some(at) = newest

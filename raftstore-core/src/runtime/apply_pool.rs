@@ -1,15 +1,18 @@
 //! Decides which thread applies a region: a fixed function of its id, so that a region's
 //! entries are never on two threads (D10).
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use crossbeam_channel::{Receiver, Sender, select};
 use engine_traits::KvEngine;
 use raftstore_proto::RegionId;
 
-use super::shared::{LaneInput, Shared};
+use super::{
+    fail_points::{FailPoints, fail_point},
+    shared::{LaneInput, Shared},
+};
 use crate::{
-    Event, FatalError, LaneId, NoHooks, StoreMeta,
+    Event, FatalError, LaneId, StoreMeta,
     apply::{ApplyEvent, ApplyOutcome, ApplyTask, ApplyWorker, SnapBuild},
 };
 
@@ -61,7 +64,7 @@ impl<K: KvEngine> ApplyThread<K> {
     /// Applies until no lane is left, or the store fails. Callers who still wait then are
     /// answered when the router is closed.
     pub(super) fn run(self) -> Result<(), FatalError> {
-        let mut worker = ApplyWorker::new(self.kv.clone(), NoHooks);
+        let mut worker = ApplyWorker::new(self.kv.clone(), FailPoints);
         loop {
             let mut tasks = select! {
                 recv(self.tasks) -> tasks => match tasks {
@@ -78,7 +81,12 @@ impl<K: KvEngine> ApplyThread<K> {
             if self.shared.failure.has_failed() {
                 return Ok(());
             }
+            fail_point!("apply_before_run");
+            let (begun, count) = (Instant::now(), tasks.len());
+            let span = tracing::trace_span!("apply", tasks = count).entered();
             let outcome = worker.run(tasks, &self.meta)?;
+            drop(span);
+            self.shared.timings.apply.end(begun, format_args!("{count} tasks applied"));
             self.publish(outcome);
         }
     }

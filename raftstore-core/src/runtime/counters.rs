@@ -4,11 +4,19 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 macro_rules! counters {
-    ($($(#[$doc:meta])* $field:ident,)*) => {
+    ($($(#[doc = $doc:literal])+ $field:ident,)*) => {
         /// What a node has done since it was started.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         pub struct NodeCounters {
-            $($(#[$doc])* pub $field: u64,)*
+            $($(#[doc = $doc])+ pub $field: u64,)*
+        }
+
+        impl NodeCounters {
+            /// Every counter: its name, what it counts, its value.
+            #[must_use]
+            pub fn named(&self) -> Vec<(&'static str, &'static str, u64)> {
+                vec![$((stringify!($field), concat!($($doc),+), self.$field),)*]
+            }
         }
 
         /// The same, while it is being counted.

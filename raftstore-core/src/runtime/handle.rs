@@ -18,6 +18,7 @@ use transport_traits::{Inbox, SnapDirection, SnapKey, SnapStore, SnapshotStatus}
 
 use super::{
     counters::NodeCounters,
+    exposition::exposition,
     router::{BatchResult, Callback, Reply, SnapshotResult},
     shared::{LaneInput, Refused, Shared},
 };
@@ -257,6 +258,14 @@ impl<K: KvEngine> NodeHandle<K> {
     #[must_use]
     pub fn lane_metrics(&self, timeout: Duration) -> Vec<StoreMetrics> {
         self.ask(timeout, LaneInput::Metrics)
+    }
+
+    /// All figures of the node in the text format that Prometheus reads. Lanes that do not
+    /// answer in time, or have ended, are left out.
+    #[must_use]
+    pub fn metrics_text(&self, timeout: Duration) -> String {
+        let shared = &self.inner.shared;
+        exposition(&self.lane_metrics(timeout), &self.counters(), &shared.timings)
     }
 
     /// The peers of the store as they are now, lane by lane. Lanes that do not answer in

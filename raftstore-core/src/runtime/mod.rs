@@ -31,6 +31,8 @@ mod apply_pool;
 mod clock;
 mod counters;
 mod executor;
+mod exposition;
+mod fail_points;
 mod failure;
 mod figures;
 mod handle;
@@ -41,6 +43,7 @@ mod shared;
 mod snap_files;
 mod start;
 mod store_loop;
+mod timings;
 mod workers;
 mod writer;
 

@@ -15,6 +15,7 @@ use transport_traits::{SnapStore, Transport};
 
 use super::{
     apply_pool::{ApplyPool, ApplyThread},
+    fail_points::FailPoints,
     handle::NodeHandle,
     pd::PdThread,
     shared::{LaneInlets, LaneInput, Shared},
@@ -23,7 +24,7 @@ use super::{
     writer::Writer,
 };
 use crate::{
-    Config, FatalError, NoHooks, Store, StoreMeta,
+    Config, FatalError, Store, StoreMeta,
     snap::RegionWorker,
     split_check::{CheckWorker, SplitPolicy},
 };
@@ -48,7 +49,7 @@ pub(super) struct Parts<K: KvEngine, R: RaftEngine> {
     pub(super) raft: R,
     pub(super) meta: Arc<StoreMeta>,
     pub(super) snaps: Arc<dyn SnapStore>,
-    pub(super) lanes: Vec<(Store<K, R>, LaneInlets)>,
+    pub(super) lanes: Vec<(Store<K, R, FailPoints>, LaneInlets)>,
     pub(super) transport: Box<dyn Transport>,
     pub(super) split_policy: Arc<dyn SplitPolicy>,
     /// Makes the PD thread from the requests of the lanes.
@@ -99,7 +100,7 @@ impl<K: KvEngine> Node<K> {
         };
         bodies.push(("sync", Box::new(move || thread.run())));
         let batch_bytes = usize::try_from(config.snap_apply_batch_size).unwrap_or(usize::MAX);
-        let worker = RegionWorker::new(kv.clone(), snaps, NoHooks, batch_bytes);
+        let worker = RegionWorker::new(kv.clone(), snaps, FailPoints, batch_bytes);
         let thread = RegionThread { worker, meta: Arc::clone(&meta), tasks, shared: shared() };
         bodies.push(("region", Box::new(move || thread.run())));
         for tasks in apply_ends {

@@ -18,6 +18,7 @@ use raftstore_proto::{PeerId, Region, RegionId, StoreId};
 
 use super::{
     executor::{Executor, JobId},
+    fail_points::fail_point,
     figures::Figures,
     shared::Shared,
 };
@@ -221,6 +222,7 @@ impl PdThread {
 
     /// Asks what may be asked now.
     fn pump(&mut self) {
+        fail_point!("pd_before_ask");
         if self.ask_orders_at.is_some_and(|at| at <= Instant::now()) {
             self.ask_orders_at = None;
             let (client, store) = (Arc::clone(&self.client), self.store);

@@ -1,12 +1,14 @@
 //! Decides what the threads of a node and its handles share: the ways into the lanes, the
 //! callers, the clock, the failure.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use raftstore_proto::{OperationResponse, RegionId, Response, ResponseBody};
 
-use super::{clock::MonoClock, counters::Counters, failure::Failure, router::Router};
+use super::{
+    clock::MonoClock, counters::Counters, failure::Failure, router::Router, timings::Timings,
+};
 use crate::{Event, LaneId, Moment, Persisted, ReplyId, StoreMetrics, store::PeerStatus};
 
 /// What a lane is told through the channel that never drops and never blocks.
@@ -23,6 +25,14 @@ pub(super) enum LaneInput {
     Stop,
 }
 
+/// A message or command on its way to its lane.
+#[derive(Debug)]
+pub(super) struct Queued {
+    /// When it came.
+    pub(super) at: Instant,
+    pub(super) event: Event,
+}
+
 /// Why a lane did not take something.
 pub(super) enum Refused {
     /// Its queue is full.
@@ -35,14 +45,14 @@ pub(super) enum Refused {
 #[derive(Debug)]
 pub(super) struct LaneLink {
     /// Bounded: messages and commands, which may be refused.
-    pub(super) events: Sender<Event>,
+    pub(super) events: Sender<Queued>,
     /// Unbounded; what goes in is bounded by what the lane itself has asked for.
     pub(super) significant: Sender<LaneInput>,
 }
 
 /// The other ends.
 pub(super) struct LaneInlets {
-    pub(super) events: Receiver<Event>,
+    pub(super) events: Receiver<Queued>,
     pub(super) significant: Receiver<LaneInput>,
 }
 
@@ -52,6 +62,7 @@ pub(super) struct Shared {
     pub(super) router: Arc<Router>,
     pub(super) failure: Failure,
     pub(super) counters: Counters,
+    pub(super) timings: Timings,
     pub(super) lanes: Vec<LaneLink>,
 }
 
@@ -102,7 +113,8 @@ impl Shared {
     }
 
     pub(super) fn offer_lane(&self, lane: LaneId, event: Event) -> Result<(), Refused> {
-        self.link(lane).events.try_send(event).map_err(|refused| match refused {
+        let queued = Queued { at: Instant::now(), event };
+        self.link(lane).events.try_send(queued).map_err(|refused| match refused {
             TrySendError::Full(_) => Refused::Full,
             TrySendError::Disconnected(_) => Refused::Gone,
         })

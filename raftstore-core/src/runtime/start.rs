@@ -12,6 +12,7 @@ use super::{
     clock::MonoClock,
     counters::Counters,
     executor::block_on,
+    fail_points::FailPoints,
     failure::{Failure, OnFatal},
     figures::{DiskProbe, figures},
     handle::NodeHandle,
@@ -19,9 +20,10 @@ use super::{
     pd::PdThread,
     router::Router,
     shared::Shared,
+    timings::Timings,
 };
 use crate::{
-    Config, ConfigError, FatalError, NoHooks, Store, StoreMeta,
+    Config, ConfigError, FatalError, Store, StoreMeta,
     read::{LocalReader, Views},
     split_check::{SizeAndKeys, SplitPolicy},
     store::{
@@ -157,7 +159,7 @@ impl<K: KvEngine> Node<K> {
             meta: Arc::clone(&meta),
             views: Arc::clone(&views),
             received: received(&*snaps)?,
-            hooks: NoHooks,
+            hooks: FailPoints,
         };
         let stores = Store::open(store_options, clock.now())?;
         // Only a store that has recovered is announced.
@@ -167,7 +169,8 @@ impl<K: KvEngine> Node<K> {
         let router = Arc::<Router>::default();
         let failure = Failure::new(Arc::clone(&router), options.on_fatal);
         let counters = Counters::default();
-        let shared = Arc::new(Shared { clock, router, failure, counters, lanes });
+        let timings = Timings::default();
+        let shared = Arc::new(Shared { clock, router, failure, counters, timings, lanes });
         let reader = LocalReader::new(views, kv.clone());
         let handle = NodeHandle::new(store, Arc::clone(&shared), Arc::clone(&snaps), reader);
         let inbox: Arc<dyn Inbox> = Arc::new(handle.clone());

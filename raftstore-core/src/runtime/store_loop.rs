@@ -5,7 +5,11 @@
 //! of messages and commands, then a tick if one is due; then it asks for rounds until there
 //! are none. Writes go to the writer first, so that the disk works while messages leave.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use crossbeam_channel::{Sender, TryRecvError, select};
 use engine_traits::{KvEngine, RaftEngine};
@@ -15,7 +19,8 @@ use transport_traits::{SnapshotStatus, Transport};
 
 use super::{
     apply_pool::ApplyPool,
-    shared::{LaneInlets, LaneInput, Shared},
+    fail_points::FailPoints,
+    shared::{LaneInlets, LaneInput, Queued, Shared},
     workers::SyncWanted,
 };
 use crate::{Config, Effects, Event, FatalError, MonoTime, PdRequest, Ready, Store, Task, Writes};
@@ -52,7 +57,7 @@ const FOREVER: Duration = Duration::from_secs(1 << 32);
 
 /// One lane on its thread.
 pub(super) struct StoreLoop<K: KvEngine, R: RaftEngine> {
-    store: Store<K, R>,
+    store: Store<K, R, FailPoints>,
     inlets: LaneInlets,
     outlets: Outlets<K, R>,
     shared: Arc<Shared>,
@@ -65,7 +70,7 @@ pub(super) struct StoreLoop<K: KvEngine, R: RaftEngine> {
 
 impl<K: KvEngine, R: RaftEngine> StoreLoop<K, R> {
     pub(super) fn new(
-        store: Store<K, R>,
+        store: Store<K, R, FailPoints>,
         inlets: LaneInlets,
         outlets: Outlets<K, R>,
         shared: Arc<Shared>,
@@ -84,9 +89,13 @@ impl<K: KvEngine, R: RaftEngine> StoreLoop<K, R> {
                 return Ok(());
             }
             self.wait()?;
+            let begun = Instant::now();
             self.take_significant()?;
             self.take_events()?;
             self.tick()?;
+            self.settle()?;
+            let lane = self.store.lane().0;
+            self.shared.timings.turn.end(begun, format_args!("a turn of lane {lane}"));
         }
     }
 
@@ -99,7 +108,7 @@ impl<K: KvEngine, R: RaftEngine> StoreLoop<K, R> {
                 Err(_) => Ok(()),
             },
             recv(self.inlets.events) -> event => match event {
-                Ok(event) => self.handle(event),
+                Ok(queued) => self.take(queued),
                 Err(_) => Ok(()),
             },
             recv(self.shared.failure.quit()) -> _ => Ok(()),
@@ -121,7 +130,7 @@ impl<K: KvEngine, R: RaftEngine> StoreLoop<K, R> {
     fn take_events(&mut self) -> Result<(), FatalError> {
         for _ in 0..self.config.messages_per_tick {
             match self.inlets.events.try_recv() {
-                Ok(event) => self.handle(event)?,
+                Ok(queued) => self.take(queued)?,
                 Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
             }
         }
@@ -167,6 +176,14 @@ impl<K: KvEngine, R: RaftEngine> StoreLoop<K, R> {
                 self.handle(Event::Stop)
             }
         }
+    }
+
+    fn take(&mut self, queued: Queued) -> Result<(), FatalError> {
+        let Queued { at, event } = queued;
+        if matches!(event, Event::Command { .. }) {
+            self.shared.timings.request_wait.record(at.elapsed());
+        }
+        self.handle(event)
     }
 
     fn handle(&mut self, event: Event) -> Result<(), FatalError> {

@@ -10,9 +10,9 @@ use crossbeam_channel::{Receiver, TryRecvError, select};
 use engine_traits::{Cf, KvEngine, Range};
 use transport_traits::SnapStore;
 
-use super::shared::Shared;
+use super::{fail_points::FailPoints, shared::Shared};
 use crate::{
-    Event, FatalError, InstallOutcome, NoHooks, StoreMeta, Task, TaskDone,
+    Event, FatalError, InstallOutcome, StoreMeta, Task, TaskDone,
     apply::SnapBuild,
     keys,
     snap::{RegionWorker, build},
@@ -21,7 +21,7 @@ use crate::{
 
 /// The thread that installs snapshots and deletes ranges.
 pub(super) struct RegionThread<K: KvEngine> {
-    pub(super) worker: RegionWorker<K, NoHooks>,
+    pub(super) worker: RegionWorker<K, FailPoints>,
     pub(super) meta: Arc<StoreMeta>,
     pub(super) tasks: Receiver<Task>,
     pub(super) shared: Arc<Shared>,
@@ -52,7 +52,10 @@ impl<K: KvEngine> RegionThread<K> {
             if self.shared.failure.has_failed() {
                 return Ok(());
             }
+            let begun = Instant::now();
             let slice = self.worker.step(&self.meta.numbers)?;
+            let timing = &self.shared.timings.region_slice;
+            timing.end(begun, format_args!("a slice of installing or deleting"));
             self.shared.counters.installed_bytes.add(slice.written_bytes);
             for done in slice.done {
                 self.tell(done);
@@ -96,7 +99,11 @@ impl<K: KvEngine> CheckThread<K> {
                 if self.shared.failure.has_failed() || self.tasks_have_ended() {
                     return Ok(());
                 }
-                for done in self.worker.step()?.done {
+                let begun = Instant::now();
+                let slice = self.worker.step()?;
+                let timing = &self.shared.timings.check_slice;
+                timing.end(begun, format_args!("a slice of a split check"));
+                for done in slice.done {
                     if let TaskDone::SplitChecked { region, .. } = &done {
                         self.shared.tell(*region, Event::TaskDone(done));
                     }
@@ -141,10 +148,12 @@ impl<K: KvEngine> CompactThread<K> {
     fn compact(&self, cf: Cf, range: Option<&(Vec<u8>, Vec<u8>)>) {
         let all = (keys::DATA_MIN.to_vec(), keys::DATA_MAX.to_vec());
         let (start, end) = range.unwrap_or(&all);
+        let begun = Instant::now();
         // The data is unharmed, and the next time may do better.
         if let Err(error) = self.kv.compact(cf, Range::new(start, end)) {
             tracing::warn!(?cf, %error, "compaction failed");
         }
+        self.shared.timings.compaction.end(begun, format_args!("compaction of {cf:?}"));
         self.shared.counters.compactions.add(1);
     }
 }
@@ -190,7 +199,9 @@ impl<K: KvEngine> SyncThread<K> {
     fn sync(&self) -> Result<(), FatalError> {
         // The sample comes first: only writes that had returned by then are covered (W4).
         let number = self.meta.numbers.written();
+        let begun = Instant::now();
         self.kv.sync().map_err(FatalError::engine("making the data durable", None))?;
+        self.shared.timings.kv_sync.end(begun, format_args!("sync of the data engine"));
         self.meta.numbers.publish_durable(number);
         self.shared.counters.kv_syncs.add(1);
         self.shared.tell_all(|| Event::KvDurable(number));
@@ -226,6 +237,7 @@ impl<K: KvEngine> BuildThread<K> {
 
     fn build(&self, job: &SnapBuild<K::Snapshot>) {
         let SnapBuild { region, incarnation, key, snapshot } = job;
+        let begun = Instant::now();
         let built = match build::build(region, *key, snapshot, &*self.snaps, self.chunk_bytes) {
             Ok(built) => {
                 self.shared.counters.snapshots_built.add(1);
@@ -239,6 +251,8 @@ impl<K: KvEngine> BuildThread<K> {
                 None
             }
         };
+        let timing = &self.shared.timings.snapshot_build;
+        timing.end(begun, format_args!("building a snapshot of region {}", region.id));
         let done = TaskDone::Built { region: region.id, incarnation: *incarnation, built };
         self.shared.tell(region.id, Event::TaskDone(done));
     }

@@ -1,12 +1,15 @@
 //! Decides which rounds share a sync: all that wait when the disk is free again (D3, W10).
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use crossbeam_channel::{Receiver, select};
 use engine_traits::{KvEngine, RaftEngine};
 
-use super::shared::{LaneInput, Shared};
-use crate::{FatalError, LaneId, NoHooks, Persisted, StoreMeta, Writes};
+use super::{
+    fail_points::{FailPoints, fail_point},
+    shared::{LaneInput, Shared},
+};
+use crate::{FatalError, LaneId, Persisted, StoreMeta, Writes};
 
 /// The one writer of a store.
 pub(super) struct Writer<K: KvEngine, R: RaftEngine> {
@@ -44,8 +47,14 @@ impl<K: KvEngine, R: RaftEngine> Writer<K, R> {
         counters.rounds.add(group.len() as u64);
         counters.log_bytes.add(group.iter().map(|round| round.log_bytes() as u64).sum());
         counters.log_syncs.add(u64::from(group.iter().any(Writes::must_sync)));
+        let (begun, rounds) = (Instant::now(), group.len());
+        let _span = tracing::trace_span!("append", rounds).entered();
+        fail_point!("raft_before_save");
         let numbers = &self.meta.numbers;
-        let proofs = Writes::commit_group(group, &self.kv, &self.raft, numbers, &NoHooks)?;
+        let proofs = Writes::commit_group(group, &self.kv, &self.raft, numbers, &FailPoints)?;
+        fail_point!("raft_after_save");
+        let timing = &self.shared.timings.append;
+        timing.end(begun, format_args!("{rounds} rounds written to the raft log"));
         let mut by_lane: Vec<Vec<Persisted>> = Vec::new();
         by_lane.resize_with(self.shared.lanes.len(), Vec::new);
         for proof in proofs {

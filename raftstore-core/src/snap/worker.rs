@@ -27,7 +27,7 @@ use super::format::{Chunk, Decoder, FormatError};
 use crate::{
     error::FatalError,
     event::{InstallOutcome, Task, TaskDone},
-    hooks::{Bug, Hooks},
+    hooks::{Bug, Hooks, Point},
     keys,
     meta::{KvNumbers, LaneId},
 };
@@ -205,6 +205,7 @@ impl<K: KvEngine, H: Hooks> RegionWorker<K, H> {
     ) -> Result<(), FatalError> {
         match job {
             Job::Install(order) => {
+                self.hooks.reach(Point::BeforeApplySnapshot);
                 let next = match self.open(&order) {
                     Ok(decoder) if self.is_wanted(&order)? => Next::Phase(Phase::Checking(decoder)),
                     Ok(_) => Next::Ended(InstallOutcome::Cancelled),
@@ -373,6 +374,7 @@ impl<K: KvEngine, H: Hooks> RegionWorker<K, H> {
         if !self.is_wanted(order)? {
             return Ok(InstallOutcome::Cancelled);
         }
+        self.hooks.reach(Point::AfterApplySnapshot);
         let region = order.region.id;
         let state = RegionState { phase: RegionPhase::Normal, region: order.region.clone() };
         let state = record::encode_region_state(region, &state);

@@ -157,7 +157,7 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
 
     /// Has leaders propose a cut of their logs where one is due.
     fn cut_logs(&mut self) {
-        let config = &self.ctx.config;
+        let config = std::sync::Arc::clone(&self.ctx.config);
         let limits = log_gc::Limits {
             threshold: config.raft_log_gc_threshold,
             count: config.raft_log_gc_count_limit,
@@ -174,6 +174,8 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
                 bytes: peer.log_bytes,
                 snapshot_underway: peer.group.progress().any(|(_, p)| p.in_snapshot),
             };
+            let lag = peer.group.last_index().saturating_sub(log.slowest);
+            self.ctx.metrics.log_lag.record(lag);
             if let Some(index) = log_gc::cut_at(&log, &limits) {
                 cuts.push((peer.region_id(), index));
             }
@@ -220,13 +222,17 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
     fn heartbeat_store(&mut self) {
         let initialized = self.peers.values().filter(|peer| peer.is_initialized());
         let applying = self.peers.values().filter(|peer| peer.intake.is_some());
+        let region_count = initialized.count() as u64;
+        self.ctx.metrics.regions = region_count;
+        let leaders = self.peers.values().filter(|peer| peer.is_leader());
+        self.ctx.metrics.leaders = leaders.count() as u64;
         let written = (self.ctx.metrics.applied_bytes, self.ctx.metrics.applied_keys);
         let stats = StoreStats {
             store: self.ctx.store,
             capacity_bytes: self.ctx.config.capacity,
             available_bytes: 0,
             used_bytes: 0,
-            region_count: initialized.count() as u64,
+            region_count,
             sending_snapshots: 0,
             receiving_snapshots: 0,
             applying_snapshots: applying.count() as u64,

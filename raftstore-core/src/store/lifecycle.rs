@@ -13,7 +13,7 @@ use super::Store;
 use crate::{
     InstallOutcome, Task,
     apply::{ApplyTask, ApplyWork},
-    hooks::{Bug, Hooks},
+    hooks::{Bug, Hooks, Point},
     keys,
     peer::{IntakeStage, Round},
 };
@@ -91,6 +91,7 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
             return;
         };
         let ctx = &mut self.ctx;
+        ctx.hooks.reach(Point::BeforeDestroy);
         peer.going_away = true;
         peer.answer_all(ctx, &RegionError::RegionNotFound { region });
         peer.release_backlog(ctx, u64::MAX);

@@ -15,7 +15,7 @@ use super::{Store, start};
 use crate::{
     Event, FatalError, PdRequest, ReplyId, SplitBorn, Task,
     apply::SplitPart,
-    hooks::Hooks,
+    hooks::{Hooks, Point},
     keys::{
         self, RAFT_INIT_LOG_INDEX, RAFT_INIT_LOG_TERM, completed_local_state, initial_apply_state,
         initial_local_state,
@@ -130,6 +130,7 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
         let Some(peer) = self.peers.get_mut(&id) else {
             return Ok(());
         };
+        ctx.hooks.reach(Point::BeforeSplit);
         ctx.metrics.splits += 1;
         // Readers beside the store's thread go first (H41), then the range (W9).
         peer.set_region(derived.clone());
