@@ -1,5 +1,6 @@
 //! A running node at named points: each is reached, and whoever fails there poisons the
 //! store, which answers everybody.
+#![expect(clippy::disallowed_methods, reason = "the test waits for threads, with a deadline")]
 
 use std::{
     sync::{
