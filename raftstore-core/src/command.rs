@@ -65,7 +65,7 @@ pub(crate) fn check_split(region: &Region, requests: &[SplitRequest]) -> Result<
     if requests.is_empty() {
         return invalid("a split without a key");
     }
-    if region.peers.iter().any(|peer| peer.role.is_joint()) {
+    if region.is_joint() {
         return invalid("the region is in a joint membership");
     }
     let mut regions = BTreeSet::from([region.id]);

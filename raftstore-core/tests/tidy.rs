@@ -364,7 +364,7 @@ enum Standing {
 }
 
 /// Numbers whose code is written and whose test is not. May only fall; 0 is the aim.
-const UNTESTED_MAX: usize = 29;
+const UNTESTED_MAX: usize = 27;
 
 fn hazards() -> BTreeMap<String, Standing> {
     let text = fs::read_to_string(workspace().join("docs/hazards.md")).expect("docs/hazards.md");

@@ -43,6 +43,19 @@ impl PeerRole {
     pub const fn is_joint(self) -> bool {
         matches!(self, Self::IncomingVoter | Self::DemotingVoter)
     }
+
+    /// Whether it votes in the configuration that holds once a joint change is left. Without
+    /// such a change that is the only one.
+    #[must_use]
+    pub const fn votes_after(self) -> bool {
+        matches!(self, Self::Voter | Self::IncomingVoter)
+    }
+
+    /// Whether it voted in the configuration before a joint change that is not left yet.
+    #[must_use]
+    pub const fn voted_before(self) -> bool {
+        matches!(self, Self::Voter | Self::DemotingVoter)
+    }
 }
 
 /// One replica of a region.
@@ -110,6 +123,14 @@ impl Region {
     #[must_use]
     pub const fn is_initialized(&self) -> bool {
         !self.peers.is_empty()
+    }
+
+    /// Whether a joint change was entered and not left yet: until then both the voters of
+    /// before and those of after must agree. Roles alone tell, which is why a change that
+    /// would leave no such role is not made jointly.
+    #[must_use]
+    pub fn is_joint(&self) -> bool {
+        self.peers.iter().any(|peer| peer.role.is_joint())
     }
 
     /// The replica on `store`.

@@ -330,6 +330,47 @@ impl Cluster {
         self.on_leader(region, &Body::Admin(AdminCommand::ChangePeer(change)), false)
     }
 
+    /// Several membership changes in one step through the leader, whatever comes of it; none
+    /// leave a joint configuration.
+    pub fn change_jointly(
+        &mut self,
+        region: u64,
+        changes: &[(ChangeKind, Peer)],
+    ) -> Result<ResponseBody, RegionError> {
+        let change = |(kind, peer): &(ChangeKind, Peer)| PeerChange { kind: *kind, peer: *peer };
+        let changes = changes.iter().map(change).collect();
+        self.on_leader(region, &Body::Admin(AdminCommand::ChangePeerV2(changes)), false)
+    }
+
+    /// Enters a joint configuration and waits until the leader has applied it.
+    ///
+    /// # Panics
+    /// If it is refused.
+    pub fn must_enter(&mut self, region: u64, changes: &[(ChangeKind, Peer)]) {
+        let deadline = self.world.now + PATIENCE;
+        loop {
+            match self.change_jointly(region, changes) {
+                Ok(_) => break,
+                // The leader may not know yet that a new member has caught up.
+                Err(RegionError::ConfChangeUnsafe { .. }) if self.world.now < deadline => {
+                    self.pass(50 * MILLI);
+                }
+                Err(error) => panic!("entering {changes:?}: {error}"),
+            }
+        }
+        assert!(self.region(region).is_joint(), "not joint: {:?}", self.region(region));
+    }
+
+    /// Leaves a joint configuration and waits until the leader has applied it.
+    ///
+    /// # Panics
+    /// If it is refused.
+    pub fn must_leave(&mut self, region: u64) {
+        let result = self.change_jointly(region, &[]);
+        assert!(result.is_ok(), "leaving: {result:?}");
+        assert!(!self.region(region).is_joint(), "joint: {:?}", self.region(region));
+    }
+
     /// Adds a voter and waits until the change is applied.
     ///
     /// # Panics

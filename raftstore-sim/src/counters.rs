@@ -36,6 +36,12 @@ sometimes! {
     LearnersAdded = "learners added";
     /// A replica that did not lead served a read.
     ReplicaReads = "reads asked of any replica";
+    /// A joint change began to make a voter a learner.
+    Demotions = "voters being demoted";
+    /// A joint configuration was entered.
+    JointsEntered = "joint configurations entered";
+    /// A joint configuration was left.
+    JointsLeft = "joint configurations left";
     /// A region snapshot was built.
     SnapshotsBuilt = "region snapshots built";
     /// A region snapshot was sent and arrived.

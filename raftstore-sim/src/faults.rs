@@ -1,11 +1,11 @@
 //! Decides what breaks, when, and when it is mended.
 
 use raftstore_proto::{
-    AdminCommand, Body, ChangeKind, Command, Header, Peer, PeerChange, PeerId, PeerRole, Region,
-    RegionId, StoreId,
+    AdminCommand, Body, Command, Header, Peer, PeerId, Region, RegionId, StoreId,
 };
 
 use crate::{
+    churn::Churn,
     counters::Sometimes,
     disk::{Crash, DiskFault},
     network::Weather,
@@ -294,44 +294,22 @@ impl World {
 
     fn strike_churn(&mut self) {
         let Some((store, region, leader)) = self.random_led_region() else { return };
-        let Some(change) = self.draw_change(&region, leader) else { return };
-        self.ask_admin(store, &region, leader, AdminCommand::ChangePeer(change));
-    }
-
-    /// A change that makes sense: between three and five members wander over the stores.
-    fn draw_change(&mut self, region: &Region, leader: Peer) -> Option<PeerChange> {
-        if let Some(learner) = region.peers.iter().find(|peer| peer.role == PeerRole::Learner) {
-            let kind = if self.fault_rng.chance(800) {
-                ChangeKind::AddNode
-            } else {
-                ChangeKind::RemoveNode
-            };
-            let peer = Peer { role: PeerRole::Voter, ..*learner };
-            return Some(PeerChange { kind, peer });
-        }
-        let free: Vec<u64> = self
+        let free: Vec<StoreId> = self
             .nodes
             .keys()
-            .copied()
-            .filter(|store| region.peer_on(StoreId::must(*store)).is_none())
+            .map(|store| StoreId::must(*store))
+            .filter(|store| region.peer_on(*store).is_none())
             .collect();
-        let few = region.peers.len() < 3;
-        if !free.is_empty() && (few || (region.peers.len() < 5 && self.fault_rng.chance(500))) {
-            let store = StoreId::must(*self.fault_rng.pick(&free));
-            let id = PeerId::must(self.pd.alloc_id());
-            return Some(if self.fault_rng.chance(700) {
-                PeerChange { kind: ChangeKind::AddLearner, peer: Peer::learner(id, store) }
-            } else {
-                PeerChange { kind: ChangeKind::AddNode, peer: Peer::voter(id, store) }
-            });
-        }
-        let others: Vec<Peer> =
-            region.peers.iter().copied().filter(|peer| peer.id != leader.id).collect();
-        if others.len() < 2 {
-            return None;
-        }
-        let peer = *self.fault_rng.pick(&others);
-        Some(PeerChange { kind: ChangeKind::RemoveNode, peer })
+        let pd = &mut self.pd;
+        let mut churn = Churn {
+            region: &region,
+            leader,
+            free,
+            rng: &mut self.fault_rng,
+            new_id: &mut || PeerId::must(pd.alloc_id()),
+        };
+        let Some(admin) = churn.draw() else { return };
+        self.ask_admin(store, &region, leader, admin);
     }
 
     /// Puts an admin command to a leader; nobody looks at the answer.

@@ -15,6 +15,7 @@
 //! become equal, every caller has been answered. The same seed gives the same transcript,
 //! byte for byte.
 
+mod churn;
 pub mod client;
 pub mod cluster;
 pub mod counters;

@@ -223,6 +223,9 @@ impl Plan {
         config.lanes = if rng.chance(400) { 3 } else { 1 };
         draw_config(&mut config, &mut rng);
         config.right_derive_when_split = Rng::fork(seed, "derive").chance(500);
+        // Left as soon as it is entered, or long enough to live with.
+        let joint = *Rng::fork(seed, "joint").pick(&[1, 300, 3_000]);
+        config.leave_joint_after = Duration::from_millis(joint);
         let faults = draw_faults(&mut rng);
         Self {
             seed,
@@ -322,6 +325,7 @@ fn base_config(seed: u64) -> Config {
         lock_cf_compact_interval: Duration::ZERO,
         snap_mgr_gc_tick_interval: Duration::ZERO,
         kv_sync_interval: Duration::from_millis(200),
+        leave_joint_after: Duration::from_millis(100),
         seed,
         ..Config::default()
     }

@@ -19,7 +19,7 @@ use crate::keys;
 pub(super) enum Admin {
     /// The members.
     Members {
-        change: PeerChange,
+        changes: Vec<PeerChange>,
         region: Region,
         /// The replica that executes it is the one removed.
         own_removal: bool,
@@ -65,17 +65,14 @@ pub(super) fn decide_members(
     applier: &Applier,
     command: &AdminCommand,
 ) -> Result<Admin, RegionError> {
-    match command {
-        AdminCommand::ChangePeer(change) => {
-            let region = membership::change(&applier.region, change)?;
-            let own_removal = region.peer(applier.peer.id).is_none();
-            Ok(Admin::Members { change: *change, region, own_removal })
-        }
-        AdminCommand::ChangePeerV2(_) => {
-            Err(RegionError::InvalidCommand { why: "joint membership change is not supported" })
-        }
-        _ => Err(RegionError::InvalidCommand { why: "not a membership change" }),
-    }
+    let changes = match command {
+        AdminCommand::ChangePeer(change) => std::slice::from_ref(change),
+        AdminCommand::ChangePeerV2(changes) => changes,
+        _ => return Err(RegionError::InvalidCommand { why: "not a membership change" }),
+    };
+    let region = membership::change(&applier.region, changes)?;
+    let own_removal = region.peer(applier.peer.id).is_none();
+    Ok(Admin::Members { changes: changes.to_vec(), region, own_removal })
 }
 
 /// Carries out an accepted command at `index`: batch, the Applier's own state, and what the
@@ -102,13 +99,14 @@ pub(super) fn execute<B: WriteBatch>(
             exec.push(ExecResult::Split { index, derived, parts, right_derive });
             answer
         }
-        Admin::Members { change, region, own_removal } => {
+        Admin::Members { changes, region, own_removal } => {
             write_region_state(applier, &region, own_removal, fill);
             applier.region = region.clone();
-            if own_removal {
-                applier.remove();
+            match region.peer(applier.peer.id) {
+                Some(own) => applier.peer = *own,
+                None => applier.remove(),
             }
-            let applied = Some((change, region.clone()));
+            let applied = Some((changes, region.clone()));
             exec.push(ExecResult::ChangePeer { index, applied });
             AdminResponse::ChangePeer(region)
         }

@@ -341,7 +341,7 @@ fn decode(
 }
 
 /// The command that a membership change entry carries as its context. `None` for the empty
-/// change with which raft leaves a joint configuration.
+/// change with which raft would leave a joint configuration by itself: it is never told to.
 fn members_command(entry: &Entry) -> Result<Option<Command>, DecodeError> {
     let malformed = |error: protobuf::ProtobufError| DecodeError::Malformed {
         what: "membership change",

@@ -146,9 +146,9 @@ pub enum ExecResult {
     ChangePeer {
         /// Index of the entry.
         index: u64,
-        /// The change and the region after it; `None` if it was refused, in which case raft
-        /// must not be told.
-        applied: Option<(PeerChange, Region)>,
+        /// The changes and the region after them; `None` if they were refused, in which case
+        /// raft must not be told. No changes at all have left a joint configuration.
+        applied: Option<(Vec<PeerChange>, Region)>,
     },
     /// The region was cut.
     Split {

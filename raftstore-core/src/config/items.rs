@@ -154,6 +154,10 @@ items! {
     /// Largest lease of a leader; zero turns lease reads off.
     raft_store_max_leader_lease: Duration, duration = Duration::from_secs(9), OFF..=HOUR;
 
+    /// Time after which a leader leaves a joint configuration that nobody else has left; zero
+    /// leaves that to PD and clients.
+    leave_joint_after: Duration, duration = SECOND, OFF..=HOUR;
+
     /// How often a leader looks for log to cut; zero is off.
     raft_log_gc_tick_interval: Duration, duration = Duration::from_secs(10), OFF..=YEAR;
     /// Entries worth cutting off.

@@ -1,3 +1,5 @@
+//! Ranges, creations and births that lanes agree on.
+
 use raftstore_proto::{Epoch, Peer, StoreId};
 
 use super::*;

@@ -298,7 +298,7 @@ impl<R: RaftEngine> Peer<R> {
 
     /// What this leader knows of its members.
     pub(crate) fn members(&self, now: MonoTime, heard_within: std::time::Duration) -> Vec<Member> {
-        let (voters, _) = self.group.members();
+        let (incoming, outgoing) = self.group.voters();
         let mut members: Vec<Member> = self
             .group
             .progress()
@@ -307,7 +307,8 @@ impl<R: RaftEngine> Peer<R> {
                 let heard = self.heard.get(&peer).is_some_and(|at| now.since(*at) < heard_within);
                 Some(Member {
                     id: peer,
-                    voter: voters.binary_search(&id).is_ok(),
+                    incoming: incoming.contains(&id),
+                    outgoing: outgoing.contains(&id),
                     matched: progress.matched,
                     in_snapshot: progress.in_snapshot,
                     heard: heard || peer == self.replica.id,
@@ -316,6 +317,21 @@ impl<R: RaftEngine> Peer<R> {
             .collect();
         members.sort_by_key(|member| member.id);
         members
+    }
+
+    /// Raft counts votes by its own list of members (I7).
+    ///
+    /// # Panics
+    /// If it is not the region's: whatever was counted would be wrong.
+    pub(crate) fn require_same_members(&self) {
+        let region = self.region();
+        assert!(
+            self.group.agrees_with(region),
+            "region {}: raft's voters {:?} are not those of {:?}",
+            region.id,
+            self.group.voters(),
+            region.peers
+        );
     }
 
     /// Takes note of a change of role, term or leader. To be called after anything that may

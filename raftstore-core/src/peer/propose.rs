@@ -103,8 +103,10 @@ impl<R: RaftEngine> Peer<R> {
                 Err(error) => Err(error),
             },
             Body::Admin(AdminCommand::ChangePeer(change)) => {
-                let change = *change;
-                self.propose_change(ctx, reply, &change, &command)
+                self.propose_change(ctx, reply, std::slice::from_ref(change), &command)
+            }
+            Body::Admin(AdminCommand::ChangePeerV2(changes)) => {
+                self.propose_change(ctx, reply, changes, &command)
             }
             Body::Admin(AdminCommand::TransferLeader(to)) => {
                 let to = *to;
@@ -169,15 +171,15 @@ impl<R: RaftEngine> Peer<R> {
         &mut self,
         ctx: &mut Context<K, R, H>,
         reply: Option<ReplyId>,
-        change: &PeerChange,
+        changes: &[PeerChange],
         command: &Command,
     ) -> Result<(), RegionError> {
         if !self.is_leader() {
             return Err(self.not_leader());
         }
         let members = self.members(ctx.now, ctx.config.election_timeout() * 4);
-        membership::admit_change(&self.situation(&members), change)?;
-        let placed = self.group.propose_conf_change(change, wire::encode_command(command))?;
+        membership::admit_change(&self.situation(&members), changes)?;
+        let placed = self.group.propose_conf_change(changes, wire::encode_command(command))?;
         self.proposed(ctx, reply, placed);
         Ok(())
     }
@@ -235,6 +237,45 @@ impl<R: RaftEngine> Peer<R> {
                 tracing::info!(region = %self.region_id(), to = %to.id, why, "transfer refused");
             }
         }
+    }
+
+    /// A command of this leader's own.
+    pub(crate) fn own_command(&self, admin: AdminCommand) -> Command {
+        let header = Header {
+            region: self.region_id(),
+            peer: self.replica,
+            epoch: Some(self.region().epoch),
+            term: self.term(),
+            read_quorum: false,
+            replica_read: false,
+        };
+        Command { header, body: Body::Admin(admin) }
+    }
+
+    /// What a leader does about a joint configuration that nobody has left for a while, be it
+    /// that whoever entered it has died (R40): it leaves it, or hands over to a member that
+    /// may, if leaving would demote it.
+    pub(crate) fn end_of_joint<K: KvEngine, H: Hooks>(
+        &self,
+        ctx: &Context<K, R, H>,
+    ) -> Option<AdminCommand> {
+        let after = ctx.config.leave_joint_after;
+        if !self.is_leader() || !self.region().is_joint() || after.is_zero() {
+            return None;
+        }
+        let settled = self.conf_changed_at.is_none_or(|at| ctx.now.since(at) >= after)
+            && self.applied_own_term()
+            && !self.group.has_pending_conf()
+            && self.group.lead_transferee().is_none();
+        if !settled {
+            return None;
+        }
+        if self.replica.role.votes_after() {
+            return Some(AdminCommand::ChangePeerV2(Vec::new()));
+        }
+        let members = self.members(ctx.now, ctx.config.election_timeout() * 4);
+        let heir = membership::heir(&members)?;
+        self.region().peer(heir).copied().map(AdminCommand::TransferLeader)
     }
 
     /// Notes that a membership change was applied.

@@ -12,17 +12,12 @@ mod members;
 use std::collections::VecDeque;
 
 use engine_traits::RaftEngine;
-use protobuf::Message as _;
 use raft::{
     Error as RaftError, RawNode, ReadState, SnapshotStatus, StateRole,
     eraftpb::{Message, MessageType, Snapshot},
 };
-use raftstore_proto::{
-    Entry, EntryFlags, HardState, PeerChange, PeerId, RegionError, RegionId, Truncated,
-};
+use raftstore_proto::{Entry, EntryFlags, HardState, PeerId, RegionError, RegionId, Truncated};
 
-pub(crate) use self::members::Progress;
-use self::members::conf_change_of;
 use super::storage::PeerStorage;
 use crate::{Config, FatalError};
 
@@ -191,27 +186,6 @@ impl<R: RaftEngine> RaftGroup<R> {
         self.raw.raft.has_pending_conf()
     }
 
-    /// Whether this peer is the only voter.
-    pub(crate) fn is_sole_voter(&self) -> bool {
-        let prs = self.raw.raft.prs();
-        prs.is_singleton() && self.raw.raft.promotable()
-    }
-
-    /// What a leader knows of its members: (peer id, match index, whether it waits for a
-    /// snapshot, whether it was heard from lately).
-    pub(crate) fn progress(&self) -> impl Iterator<Item = (u64, Progress)> + '_ {
-        let is_leader = self.is_leader();
-        self.raw.raft.prs().iter().filter(move |_| is_leader).map(|(id, progress)| {
-            (
-                *id,
-                Progress {
-                    matched: progress.matched,
-                    in_snapshot: progress.state == raft::ProgressState::Snapshot,
-                },
-            )
-        })
-    }
-
     pub(crate) fn has_ready(&self) -> bool {
         !self.taking_snapshot && self.raw.has_ready()
     }
@@ -341,36 +315,6 @@ impl<R: RaftEngine> RaftGroup<R> {
         self.proposed(result, index, term)
     }
 
-    /// Proposes a membership change whose entry carries `command`.
-    ///
-    /// # Errors
-    /// As [`RaftGroup::propose`]; `ConfChangePending` if raft refused it.
-    pub(crate) fn propose_conf_change(
-        &mut self,
-        change: &PeerChange,
-        command: Vec<u8>,
-    ) -> Result<(u64, u64), RegionError> {
-        let (index, term) = (self.last_index() + 1, self.term());
-        let mut conf_change = conf_change_of(change);
-        conf_change.context = command.into();
-        let data = conf_change.write_to_bytes().map_err(|_| RegionError::InvalidCommand {
-            why: "the membership change cannot be encoded",
-        })?;
-        let flags = EntryFlags { split: false, conf_change: true };
-        let context = Entry::context_for(self.region, index, term, flags, &data);
-        let result = self.raw.propose_conf_change(context, conf_change);
-        let placed = self.proposed(result, index, term)?;
-        // A change that raft refuses is appended as an empty normal entry (R12, H31).
-        let refused = self
-            .raw
-            .raft
-            .raft_log
-            .unstable_entries()
-            .last()
-            .is_none_or(|entry| entry.data.is_empty());
-        if refused { Err(RegionError::ConfChangePending) } else { Ok(placed) }
-    }
-
     fn proposed(
         &mut self,
         result: Result<(), RaftError>,
@@ -448,16 +392,6 @@ impl<R: RaftEngine> RaftGroup<R> {
     pub(crate) fn report_snapshot(&mut self, peer: PeerId, ok: bool) {
         let status = if ok { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
         self.raw.report_snapshot(peer.get(), status);
-    }
-
-    /// Tells raft of an applied membership change; one it already knows is no error (H51).
-    pub(crate) fn apply_conf_change(&mut self, change: &PeerChange) {
-        // raft refuses a change that its configuration already contains.
-        let _ = self.raw.apply_conf_change(&conf_change_of(change));
-        if self.is_leader() && !self.raw.raft.promotable() {
-            // Several paths assume that a leader is a member (R17, H66).
-            self.step_down();
-        }
     }
 
     /// Stops leading, if it leads.

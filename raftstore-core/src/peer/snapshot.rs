@@ -320,6 +320,7 @@ impl<R: RaftEngine> Peer<R> {
         };
         ctx.metrics.snapshots_installed += 1;
         self.group.snapshot_installed();
+        self.require_same_members();
         self.size.forget();
         self.register_applier(ctx);
         self.sync_role(ctx);

@@ -11,7 +11,9 @@ use raft::{
     GetEntriesContext, RaftState, Storage, StorageError,
     eraftpb::{ConfState, Entry as RaftEntry, HardState as RaftHardState, Snapshot},
 };
-use raftstore_proto::{Entry, HardState, LocalState, PeerId, Region, RegionId, Truncated};
+use raftstore_proto::{
+    Entry, HardState, LocalState, PeerId, PeerRole, Region, RegionId, Truncated,
+};
 
 use super::entry_cache::EntryCache;
 
@@ -267,27 +269,18 @@ impl<R: RaftEngine> Storage for PeerStorage<R> {
 
 /// raft's configuration, which is always exactly the region's peer list (I7).
 pub(crate) fn conf_state_of(region: &Region) -> ConfState {
-    use raftstore_proto::PeerRole;
     let mut state = ConfState::default();
-    let joint = region
-        .peers
-        .iter()
-        .any(|peer| matches!(peer.role, PeerRole::IncomingVoter | PeerRole::DemotingVoter));
+    let joint = region.is_joint();
     for peer in &region.peers {
         let id = peer.id.get();
         match peer.role {
-            PeerRole::Voter => {
-                state.mut_voters().push(id);
-                if joint {
-                    state.mut_voters_outgoing().push(id);
-                }
-            }
+            PeerRole::Voter | PeerRole::IncomingVoter => state.mut_voters().push(id),
             PeerRole::Learner => state.mut_learners().push(id),
-            PeerRole::IncomingVoter => state.mut_voters().push(id),
-            PeerRole::DemotingVoter => {
-                state.mut_voters_outgoing().push(id);
-                state.mut_learners_next().push(id);
-            }
+            // Still a voter of the old half, and no learner before the change is left.
+            PeerRole::DemotingVoter => state.mut_learners_next().push(id),
+        }
+        if joint && peer.role.voted_before() {
+            state.mut_voters_outgoing().push(id);
         }
     }
     state

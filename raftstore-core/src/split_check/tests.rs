@@ -1,3 +1,5 @@
+//! Where a region is cut, by size and by the middle.
+
 use engine_traits::{Durability, WriteBatch, mem::MemEngine};
 use raftstore_proto::{Epoch, Peer, PeerId, StoreId};
 

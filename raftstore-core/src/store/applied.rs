@@ -53,8 +53,8 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
             for effect in exec {
                 match effect {
                     ExecResult::ChangePeer { index, applied } => {
-                        if let Some((change, after)) = applied {
-                            self.on_peer_changed(region, index, &change, after);
+                        if let Some((changes, after)) = applied {
+                            self.on_peers_changed(region, index, &changes, after);
                         }
                     }
                     ExecResult::Split { index: _, derived, parts, right_derive } => {
@@ -95,7 +95,13 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
         Ok(())
     }
 
-    fn on_peer_changed(&mut self, id: RegionId, index: u64, change: &PeerChange, after: Region) {
+    fn on_peers_changed(
+        &mut self,
+        id: RegionId,
+        index: u64,
+        changes: &[PeerChange],
+        after: Region,
+    ) {
         let ctx = &mut self.ctx;
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
@@ -103,23 +109,26 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
         ctx.metrics.conf_changes += 1;
         // A snapshot may already contain the change, in raft's eyes too (H51, R36).
         if index >= peer.group.first_index() || ctx.hooks.planted(Bug::ConfChangeTwice) {
-            peer.group.apply_conf_change(change);
+            peer.group.apply_conf_change(changes);
         }
-        let removed = change.kind == ChangeKind::RemoveNode;
-        let own = change.peer.id == peer.replica.id;
-        if !(removed && own) {
+        let removes_own = after.peer(peer.replica.id).is_none();
+        if !removes_own {
             ctx.meta.update(&after);
         }
         peer.set_region(after);
         peer.note_conf_changed(ctx);
-        if removed {
-            peer.forget_member(change.peer.id);
-        } else if peer.is_leader() {
-            peer.heard.entry(change.peer.id).or_insert(ctx.now);
+        for change in changes {
+            if change.kind == ChangeKind::RemoveNode {
+                peer.forget_member(change.peer.id);
+            } else if peer.is_leader() {
+                peer.heard.entry(change.peer.id).or_insert(ctx.now);
+            }
+        }
+        if peer.is_leader() && changes.iter().any(|change| change.kind != ChangeKind::RemoveNode) {
             peer.group.ping();
         }
         peer.sync_role(ctx);
-        if removed && own {
+        if removes_own {
             // The Applier has ended itself with this entry.
             peer.group.step_down();
             peer.sync_role(ctx);
@@ -127,12 +136,9 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
             self.start_destroy(id);
             return;
         }
-        debug_assert!(
-            peer.intake.is_some()
-                || peer.group.pending_snapshot().is_some()
-                || peer.group.agrees_with(peer.region()),
-            "region {id}: raft's members differ from the region's (I7)"
-        );
+        if peer.intake.is_none() && peer.group.pending_snapshot().is_none() {
+            peer.require_same_members();
+        }
         peer.publish_view();
         if peer.is_leader() {
             let heartbeat = peer.heartbeat(ctx);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use engine_traits::{KvEngine, RaftEngine};
 use pd_client::StoreStats;
-use raftstore_proto::{AdminCommand, Body, Command, Header, RegionId};
+use raftstore_proto::{AdminCommand, RegionId};
 
 use super::{
     Store,
@@ -104,6 +104,7 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
         }
         let due = self.schedule.tick();
         self.tick_raft();
+        self.end_joint_configurations();
         if due.log_gc {
             self.cut_logs();
         }
@@ -192,20 +193,23 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
         let Some(term) = peer.group.term_at(index) else {
             return;
         };
-        let command = Command {
-            header: Header {
-                region,
-                peer: peer.replica,
-                epoch: Some(peer.region().epoch),
-                term: peer.term(),
-                read_quorum: false,
-                replica_read: false,
-            },
-            body: Body::Admin(AdminCommand::CompactLog { index, term }),
-        };
+        let command = peer.own_command(AdminCommand::CompactLog { index, term });
         if let Err(error) = peer.on_command(&mut self.ctx, None, command) {
             // Only a read can fail here, and this is none.
             tracing::error!(%region, %error, "log cut not proposed");
+        }
+    }
+
+    /// Has leaders end joint configurations that were not left (R40).
+    fn end_joint_configurations(&mut self) {
+        let ctx = &mut self.ctx;
+        for peer in self.peers.values_mut().filter(|peer| peer.is_active()) {
+            let Some(admin) = peer.end_of_joint(ctx) else { continue };
+            let (region, command) = (peer.region_id(), peer.own_command(admin));
+            if let Err(error) = peer.on_command(ctx, None, command) {
+                // As above.
+                tracing::error!(%region, %error, "joint configuration not left");
+            }
         }
     }
 

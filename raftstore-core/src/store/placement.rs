@@ -19,6 +19,7 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
         }
         let admin = match order.action {
             OrderAction::ChangePeer(change) => AdminCommand::ChangePeer(change),
+            OrderAction::ChangePeerV2(changes) => AdminCommand::ChangePeerV2(changes),
             OrderAction::TransferLeader(to) => AdminCommand::TransferLeader(to),
             // One that waits for its ids is this one, or voids it.
             OrderAction::SplitRegion { .. }

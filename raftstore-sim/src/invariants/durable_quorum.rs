@@ -5,31 +5,40 @@ use std::collections::BTreeMap;
 
 use engine_traits::RaftEngine;
 use engine_traits::mem::MemRaftLog;
-use raftstore_proto::{Entry, PeerRole, Region};
+use raftstore_proto::{Entry, Peer, Region};
 
 use super::{Violation, log_matching::region_id};
 
-/// The voters of every region, by store, as of the newest membership that any replica has
-/// applied, and of the one before: a leader may be one change behind.
+/// The voters of every region as of the newest membership that any replica has applied, and
+/// of the one before: a leader may be one change behind.
 #[derive(Debug, Default)]
 pub struct Members {
-    regions: BTreeMap<u64, Vec<(u64, Vec<u64>)>>,
+    regions: BTreeMap<u64, Vec<Membership>>,
+}
+
+/// Who votes, by store. While a configuration is joint there are two halves of it, and what
+/// counts must have a majority in each (Raft dissertation 4.3).
+#[derive(Debug)]
+struct Membership {
+    conf_ver: u64,
+    halves: Vec<Vec<u64>>,
 }
 
 impl Members {
     /// A replica has this membership.
     pub fn note(&mut self, region: &Region) {
         let known = self.regions.entry(region.id.get()).or_default();
-        if known.last().is_some_and(|(conf_ver, _)| *conf_ver >= region.epoch.conf_ver) {
+        if known.last().is_some_and(|newest| newest.conf_ver >= region.epoch.conf_ver) {
             return;
         }
-        let voters = region
-            .peers
-            .iter()
-            .filter(|peer| peer.role == PeerRole::Voter)
-            .map(|peer| peer.store.get())
-            .collect();
-        known.push((region.epoch.conf_ver, voters));
+        let voters = |votes: fn(&Peer) -> bool| {
+            region.peers.iter().filter(|peer| votes(peer)).map(|peer| peer.store.get()).collect()
+        };
+        let mut halves = vec![voters(|peer| peer.role.votes_after())];
+        if region.is_joint() {
+            halves.push(voters(|peer| peer.role.voted_before()));
+        }
+        known.push(Membership { conf_ver: region.epoch.conf_ver, halves });
         if known.len() > 2 {
             known.remove(0);
         }
@@ -40,7 +49,8 @@ impl Members {
 /// log of a store, also of one that is down.
 ///
 /// # Errors
-/// If fewer than a majority of the voters hold it where a power cut cannot take it.
+/// If fewer than a majority of the voters hold it where a power cut cannot take it; in a joint
+/// configuration, of the voters of either half.
 pub fn check_durable<'a>(
     members: &Members,
     region: u64,
@@ -66,13 +76,19 @@ pub fn check_durable<'a>(
     };
     let newest = memberships.len() - 1;
     let mut counts = Vec::new();
-    for (position, (_, voters)) in memberships.iter().enumerate() {
+    for (position, membership) in memberships.iter().enumerate() {
         let counts_for = |store: &&u64| holds(store) || (position < newest && cleared(store));
-        let count = voters.iter().filter(counts_for).count();
-        if count > voters.len() / 2 {
+        let of_halves: Vec<(usize, usize)> = membership
+            .halves
+            .iter()
+            .map(|voters| (voters.iter().filter(counts_for).count(), voters.len()))
+            .collect();
+        if of_halves.iter().all(|(count, voters)| *count > voters / 2) {
             return Ok(());
         }
-        counts.push(format!("{count} of {}", voters.len()));
+        let of_halves: Vec<String> =
+            of_halves.iter().map(|(count, voters)| format!("{count} of {voters}")).collect();
+        counts.push(of_halves.join(" and "));
     }
     Err(Violation::new(
         "committed is durable on a quorum",
@@ -83,4 +99,66 @@ pub fn check_durable<'a>(
             counts.join(" or ")
         ),
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use engine_traits::{Durability, RaftEngine, RaftLogBatch};
+    use raftstore_proto::{Epoch, HardState, LocalState, PeerId, PeerRole, StoreId};
+
+    use super::*;
+
+    /// A region whose peers 1, 2, ... have these roles, on stores of the same number.
+    fn region(conf_ver: u64, roles: &[PeerRole]) -> Region {
+        let mut region = Region::uninitialized(region_id(1));
+        region.epoch = Epoch { conf_ver, version: 1 };
+        region.peers = (1..)
+            .zip(roles)
+            .map(|(id, role)| Peer { id: PeerId::must(id), store: StoreId::must(id), role: *role })
+            .collect();
+        region
+    }
+
+    fn entry() -> Entry {
+        let raw = raft_proto::eraftpb::Entry { index: 6, term: 5, ..Default::default() };
+        Entry::from_raft(raw)
+    }
+
+    fn log(entries: &[Entry]) -> MemRaftLog {
+        let log = MemRaftLog::default();
+        let mut batch = log.log_batch();
+        batch.append(region_id(1), entries);
+        let hard_state = HardState { term: 5, vote: 1, commit: 5 };
+        let state = LocalState { peer: PeerId::must(1), hard_state, last_index: 6 };
+        batch.put_raft_state(region_id(1), &state);
+        log.write(batch, Durability::Synced).expect("memory takes writes");
+        log
+    }
+
+    /// A joint configuration counts with a majority in each half, in neither alone.
+    #[test]
+    fn both_halves_count() {
+        use PeerRole::{DemotingVoter, IncomingVoter, Voter};
+        // Old {1, 2, 3}, new {1, 4, 5}.
+        let roles = [Voter, DemotingVoter, DemotingVoter, IncomingVoter, IncomingVoter];
+        let mut members = Members::default();
+        members.note(&region(5, &roles));
+        let (with, without) = (log(&[entry()]), log(&[]));
+        let durable_on = |stores: &[u64]| {
+            let log_of = |store: u64| Some(if stores.contains(&store) { &with } else { &without });
+            check_durable(&members, 1, &entry(), log_of).is_ok()
+        };
+        assert!(durable_on(&[1, 2, 4]));
+        assert!(durable_on(&[2, 3, 4, 5]));
+        assert!(!durable_on(&[1, 2, 3]), "the old half alone");
+        assert!(!durable_on(&[1, 4, 5]), "the new half alone");
+        // Once it is left, only the new half counts; a leader may not know of it yet.
+        let mut members = Members::default();
+        members.note(&region(5, &roles));
+        members.note(&region(9, &[Voter, PeerRole::Learner, PeerRole::Learner, Voter, Voter]));
+        let log_of = |store: u64| Some(if [1, 4].contains(&store) { &with } else { &without });
+        assert!(check_durable(&members, 1, &entry(), log_of).is_ok());
+        let log_of = |store: u64| Some(if [2, 3].contains(&store) { &with } else { &without });
+        assert!(check_durable(&members, 1, &entry(), log_of).is_err());
+    }
 }

@@ -112,11 +112,12 @@ pub(super) fn effect(region: Option<&Region>, entry: &Entry) -> Effect {
                 Effect::Nothing
             }
         }
-        Body::Admin(AdminCommand::ChangePeer(change)) => match changed(region, &change) {
-            Some(after) if conf_ver => Effect::Members(after),
-            _ => Effect::Nothing,
-        },
-        Body::Admin(AdminCommand::ChangePeerV2(_)) => Effect::Unknown,
+        Body::Admin(AdminCommand::ChangePeer(change)) if conf_ver => {
+            changed(region, &[change]).map_or(Effect::Nothing, Effect::Members)
+        }
+        Body::Admin(AdminCommand::ChangePeerV2(changes)) if conf_ver => {
+            changed(region, &changes).map_or(Effect::Nothing, Effect::Members)
+        }
         Body::Admin(_) | Body::Status(_) => Effect::Nothing,
     }
 }
@@ -204,35 +205,71 @@ fn split(region: &Region, requests: &[SplitRequest], right_derive: bool) -> Effe
     Effect::Split(derived, parts)
 }
 
-/// The region after one change of its members, if the change fits them.
-fn changed(region: &Region, change: &PeerChange) -> Option<Region> {
+/// The region after these changes of its members, if they fit them: one takes effect at
+/// once, several enter a joint membership, none leave it.
+fn changed(region: &Region, changes: &[PeerChange]) -> Option<Region> {
     let mut after = region.clone();
-    after.epoch.conf_ver += 1;
-    let Peer { id, store, .. } = change.peer;
-    let at = region.peers.iter().position(|peer| peer.store == store);
-    let is_known = region.peers.iter().any(|peer| peer.id == id);
-    match (change.kind, at) {
-        (ChangeKind::AddNode, Some(at)) => {
-            let there = &mut after.peers[at];
-            let promoted = there.id == id && there.role == PeerRole::Learner;
-            there.role = PeerRole::Voter;
-            promoted.then_some(after)
+    let marked = |role| matches!(role, PeerRole::IncomingVoter | PeerRole::DemotingVoter);
+    let is_joint = |region: &Region| region.peers.iter().any(|peer| marked(peer.role));
+    if changes.is_empty() {
+        for peer in after.peers.iter_mut().filter(|peer| marked(peer.role)) {
+            let stays = peer.role == PeerRole::IncomingVoter;
+            peer.role = if stays { PeerRole::Voter } else { PeerRole::Learner };
+            after.epoch.conf_ver += 1;
         }
-        (ChangeKind::AddNode, None) => {
-            after.peers.push(Peer::voter(id, store));
-            (!is_known).then_some(after)
-        }
-        (ChangeKind::AddLearner, None) => {
-            after.peers.push(Peer::learner(id, store));
-            (!is_known).then_some(after)
-        }
-        (ChangeKind::RemoveNode, Some(at)) => {
-            let same = after.peers.remove(at).id == id;
-            let voters = after.peers.iter().any(|peer| peer.role == PeerRole::Voter);
-            (same && voters).then_some(after)
-        }
-        (ChangeKind::AddLearner, Some(_)) | (ChangeKind::RemoveNode, None) => None,
+        return is_joint(region).then_some(after);
     }
+    let jointly = changes.len() > 1;
+    for (at, change) in changes.iter().enumerate() {
+        let Peer { id, store, .. } = change.peer;
+        let mut earlier = changes[..at].iter().map(|change| change.peer);
+        if earlier.any(|peer| peer.id == id || peer.store == store) {
+            return None;
+        }
+        member_changed(&mut after, change, jointly)?;
+        after.epoch.conf_ver += 1;
+    }
+    let votes = |role| matches!(role, PeerRole::Voter | PeerRole::IncomingVoter);
+    let has_voter = after.peers.iter().any(|peer| votes(peer.role));
+    (has_voter && !is_joint(region) && is_joint(&after) == jointly).then_some(after)
+}
+
+/// One of several changes, or the only one.
+fn member_changed(region: &mut Region, change: &PeerChange, jointly: bool) -> Option<()> {
+    let Peer { id, store, .. } = change.peer;
+    let gains = if jointly { PeerRole::IncomingVoter } else { PeerRole::Voter };
+    let loses = if jointly { PeerRole::DemotingVoter } else { PeerRole::Learner };
+    let is_known = region.peers.iter().any(|peer| peer.id == id);
+    let there = region.peers.iter_mut().find(|peer| peer.store == store);
+    match (change.kind, there) {
+        (ChangeKind::RemoveNode, Some(peer)) => {
+            let may_go = peer.role == PeerRole::Learner || !jointly;
+            if peer.id != id || !may_go {
+                return None;
+            }
+            region.peers.retain(|peer| peer.id != id);
+        }
+        (ChangeKind::RemoveNode, None) => return None,
+        (kind, Some(peer)) => {
+            let role = match (kind, peer.role) {
+                (ChangeKind::AddNode, PeerRole::Learner) => gains,
+                (ChangeKind::AddLearner, PeerRole::Voter) => loses,
+                _ => return None,
+            };
+            if peer.id != id {
+                return None;
+            }
+            peer.role = role;
+        }
+        (kind, None) => {
+            if is_known {
+                return None;
+            }
+            let role = if kind == ChangeKind::AddNode { gains } else { PeerRole::Learner };
+            region.peers.push(Peer { id, store, role });
+        }
+    }
+    Some(())
 }
 
 #[cfg(test)]
@@ -329,5 +366,39 @@ mod tests {
         assert!(refused(entry(3, 2, cut(&[b"a"], true), true)), "at the start");
         assert!(refused(entry(3, 2, cut(&[b"m"], true), true)), "at the end");
         assert!(refused(entry(3, 2, cut(&[b"f", b"c"], true), true)), "descending");
+    }
+
+    #[test]
+    fn members_change_alone_or_together() {
+        let region = region();
+        let change =
+            |kind, at| PeerChange { kind, peer: Peer::voter(PeerId::must(at), StoreId::must(at)) };
+        let several = |region: &Region, changes: Vec<PeerChange>| {
+            let conf_ver = region.epoch.conf_ver;
+            let body = Body::Admin(AdminCommand::ChangePeerV2(changes));
+            match effect(Some(region), &entry(3, conf_ver, body, false)) {
+                Effect::Members(after) => Some(after),
+                Effect::Nothing => None,
+                other => panic!("{other:?}"),
+            }
+        };
+        use ChangeKind::{AddLearner, AddNode, RemoveNode};
+        use PeerRole::{Learner, Voter};
+        let roles = |region: &Region| region.peers.iter().map(|peer| peer.role).collect::<Vec<_>>();
+        let demoted = several(&region, vec![change(AddLearner, 2)]).expect("it fits");
+        assert_eq!(roles(&demoted), [Voter, Learner, Voter]);
+        let enter = vec![change(AddLearner, 2), change(AddNode, 4), change(AddLearner, 5)];
+        let joint = several(&region, enter.clone()).expect("it fits");
+        assert_eq!(joint.epoch.conf_ver, 5);
+        assert_eq!(several(&joint, enter), None, "joint already");
+        let left = several(&joint, Vec::new()).expect("joint");
+        assert_eq!(left.epoch.conf_ver, 7);
+        assert_eq!(roles(&left), [Voter, Learner, Voter, Voter, Learner]);
+        assert_eq!(several(&left, Vec::new()), None, "nothing to leave");
+        assert_eq!(several(&region, vec![change(AddNode, 4), change(RemoveNode, 2)]), None);
+        assert_eq!(several(&left, vec![change(RemoveNode, 2), change(AddLearner, 7)]), None);
+        assert_eq!(several(&left, vec![change(AddNode, 2), change(RemoveNode, 2)]), None);
+        let all = (1..=3).map(|at| change(AddLearner, at)).collect();
+        assert_eq!(several(&region, all), None, "nobody would vote");
     }
 }

@@ -6,7 +6,7 @@ use raftstore_core::{
     apply::{ApplyEvent, ApplyOutcome, ApplyTask, ApplyWork, ExecResult},
     snap::build,
 };
-use raftstore_proto::{ChangeKind, RegionId};
+use raftstore_proto::{ChangeKind, PeerChange, PeerRole, Region, RegionId};
 
 use super::{
     NodeStep, World,
@@ -110,11 +110,8 @@ impl World {
             );
             for exec in &result.exec {
                 match exec {
-                    ExecResult::ChangePeer { index, applied: Some((change, after)) } => {
-                        self.counters.hit(Sometimes::ConfChanges);
-                        if change.kind == ChangeKind::AddLearner {
-                            self.counters.hit(Sometimes::LearnersAdded);
-                        }
+                    ExecResult::ChangePeer { index, applied: Some((changes, after)) } => {
+                        self.count_change(changes, after);
                         self.checks.members.note(after);
                         let checked = self.checks.ledger.check_shape(store, *index, after);
                         self.require(checked);
@@ -147,6 +144,24 @@ impl World {
                     ExecResult::Truncate { .. } => self.counters.hit(Sometimes::LogCuts),
                 }
             }
+        }
+    }
+
+    fn count_change(&mut self, changes: &[PeerChange], after: &Region) {
+        let what = match changes {
+            [] => Sometimes::JointsLeft,
+            [_] => Sometimes::ConfChanges,
+            _ => Sometimes::JointsEntered,
+        };
+        self.counters.hit(what);
+        for change in changes.iter().filter(|change| change.kind == ChangeKind::AddLearner) {
+            let role = after.peer(change.peer.id).map(|peer| peer.role);
+            let demoting = role == Some(PeerRole::DemotingVoter);
+            self.counters.hit(if demoting {
+                Sometimes::Demotions
+            } else {
+                Sometimes::LearnersAdded
+            });
         }
     }
 

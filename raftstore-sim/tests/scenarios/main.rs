@@ -6,7 +6,9 @@ mod boot;
 mod cc;
 mod gc;
 mod hb;
+mod jc;
 mod kv;
+mod lrn;
 mod raft;
 mod read;
 mod rr;
@@ -15,10 +17,17 @@ mod spl;
 mod stale;
 mod tl;
 
-use std::sync::Arc;
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
 
 use raftstore_core::Config;
-use raftstore_sim::{cluster::Cluster, plan::Plan};
+use raftstore_sim::{
+    cluster::Cluster,
+    network::Weather,
+    plan::{Pace, Plan},
+};
 
 /// A quiet plan with a changed configuration.
 fn plan_with(stores: u64, replicas: u64, change: impl FnOnce(&mut Config)) -> Plan {
@@ -41,9 +50,32 @@ fn eager_gc(config: &mut Config) {
     config.raft_log_gc_count_limit = 5;
 }
 
-/// Runs a scenario under several seeds, which differ in how long everything takes.
+/// Runs a scenario under several seeds, which differ in how long everything takes. Says which
+/// one it was if one fails.
 fn for_seeds(scenario: impl Fn(u64)) {
     for seed in 1..=20 {
-        scenario(seed);
+        let outcome = catch_unwind(AssertUnwindSafe(|| scenario(seed)));
+        assert!(outcome.is_ok(), "the scenario fails with seed {seed}");
     }
+}
+
+/// A quiet plan with a changed configuration, in which nothing goes wrong, but everything
+/// takes as long as the seed says.
+fn fair_plan(seed: u64, stores: u64, replicas: u64, change: impl FnOnce(&mut Config)) -> Plan {
+    let drawn = Plan::draw(seed);
+    let mut plan = plan_with(stores, replicas, |config| {
+        config.seed = seed;
+        config.lanes = drawn.config.lanes;
+        config.max_rounds_in_flight = drawn.config.max_rounds_in_flight;
+        change(config);
+    });
+    plan.seed = seed;
+    plan.apply_workers = drawn.apply_workers;
+    plan.pace = Pace { slow_writes: 0, ..drawn.pace };
+    plan.weather = Weather {
+        mean_delay: drawn.weather.mean_delay,
+        mean_snapshot_delay: drawn.weather.mean_snapshot_delay,
+        ..Weather::FAIR
+    };
+    plan
 }

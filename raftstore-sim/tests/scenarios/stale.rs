@@ -27,7 +27,7 @@ fn rows(world: &World, store: u64) -> Vec<(Cf, Vec<u8>)> {
 }
 
 /// The tombstone a store keeps of region 1.
-fn tombstone(world: &World, store: u64) -> Option<raftstore_proto::Region> {
+pub(crate) fn tombstone(world: &World, store: u64) -> Option<raftstore_proto::Region> {
     let kv = &world.nodes[&store].disk.kv;
     let record = kv.get(Cf::Raft, &keys::region_state_key(RegionId::must(1))).expect("readable")?;
     let state = record::decode_region_state(RegionId::must(1), &record).expect("whole");

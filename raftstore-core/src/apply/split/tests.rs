@@ -1,3 +1,5 @@
+//! What a split makes of a region, and which births it decides on.
+
 use bytes::Bytes;
 use raftstore_proto::{Epoch, RegionId, StoreId};
 

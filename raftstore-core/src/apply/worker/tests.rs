@@ -6,8 +6,8 @@ use protobuf::Message;
 use raft::eraftpb;
 use raftstore_proto::{
     AdminCommand, AdminResponse, ApplyState, Body, ChangeKind, Command, EntryFlags, Epoch, Header,
-    Operation, OperationResponse, Peer, PeerChange, PeerId, RegionPhase, RegionState, ResponseBody,
-    StoreId, Truncated,
+    Operation, OperationResponse, Peer, PeerChange, PeerId, PeerRole, RegionPhase, RegionState,
+    ResponseBody, StoreId, Truncated,
     wire::{self, record},
 };
 
@@ -184,6 +184,14 @@ fn conf_change(index: u64, command: &Command) -> Entry {
         eraftpb::ConfChange { context: wire::encode_command(command).into(), ..Default::default() };
     let mut raw = raw(index, TERM, change.write_to_bytes().unwrap());
     raw.entry_type = eraftpb::EntryType::EntryConfChange;
+    seal(R1, raw)
+}
+
+fn conf_change_v2(index: u64, command: &Command) -> Entry {
+    let context = wire::encode_command(command).into();
+    let change = eraftpb::ConfChangeV2 { context, ..Default::default() };
+    let mut raw = raw(index, TERM, change.write_to_bytes().unwrap());
+    raw.entry_type = eraftpb::EntryType::EntryConfChangeV2;
     seal(R1, raw)
 }
 

@@ -3,9 +3,13 @@
 use bytes::Bytes;
 use engine_traits::mem::MemRaftLog;
 use raft::eraftpb::{Entry as RaftEntry, EntryType};
-use raftstore_proto::{ChangeKind, Epoch, LocalState, Peer as Replica, Region, StoreId};
+use raftstore_proto::{
+    ChangeKind, Epoch, LocalState, Peer as Replica, PeerChange, Region, StoreId,
+};
 
 use super::*;
+
+mod joint;
 
 fn region(voters: &[u64], learners: &[u64]) -> Region {
     let voter = |id: &u64| Replica::voter(PeerId::must(*id), StoreId::must(*id));
@@ -172,13 +176,14 @@ fn w14_proposed_entries_verify() {
         group.launch(&mut more, None);
         group.advance_apply(last);
     }
-    group.propose_conf_change(&change, b"command".to_vec()).unwrap();
+    group.propose_conf_change(&[change], b"command".to_vec()).unwrap();
     let collected = take_round(&mut group, 3);
     assert!(collected.entries[0].flags().conf_change);
     collected.entries[0].verify(region.id).unwrap();
     // H31: a second change while one is pending is refused, not turned into an empty entry
     // that nobody answers.
-    assert_eq!(group.propose_conf_change(&change, Vec::new()), Err(RegionError::ConfChangePending));
+    let again = group.propose_conf_change(&[change], Vec::new());
+    assert_eq!(again, Err(RegionError::ConfChangePending));
 }
 
 /// R41: election timeouts follow from the seed.

@@ -4,7 +4,7 @@ use super::*;
 
 const LEARNER: Peer = Peer::learner(PeerId::must(13), StoreId::must(3));
 
-fn members(outcome: &ApplyOutcome<MemEngine>) -> &Option<(PeerChange, Region)> {
+fn members(outcome: &ApplyOutcome<MemEngine>) -> &Option<(Vec<PeerChange>, Region)> {
     match applied(outcome).exec.as_slice() {
         [ExecResult::ChangePeer { applied, .. }] => applied,
         other => panic!("not one change: {other:?}"),
@@ -23,7 +23,7 @@ fn h58_change_is_recorded_and_answered_with_its_result() {
     let change = PeerChange { kind: ChangeKind::AddLearner, peer: LEARNER };
     assert_eq!(
         applied(&outcome).exec,
-        [ExecResult::ChangePeer { index: 6, applied: Some((change, after.clone())) }]
+        [ExecResult::ChangePeer { index: 6, applied: Some((vec![change], after.clone())) }]
     );
     let state = RegionState { phase: RegionPhase::Normal, region: after.clone() };
     assert_eq!(fixture.stored_region(R1), Some(state));
@@ -122,4 +122,52 @@ fn removal_of_another_peer_goes_on() {
     assert_eq!(members(&outcome).as_ref().unwrap().1.peers, [OWN]);
     assert_eq!(fixture.stored_region(R1).unwrap().phase, RegionPhase::Normal);
     assert!(fixture.data("b").is_some());
+}
+
+/// JC-01: the marks of a joint step are stored and told, and so is their end.
+#[test]
+fn several_changes_are_entered_and_left() {
+    let mut fixture = Fixture::new();
+    let third = Peer::voter(PeerId::must(14), StoreId::must(4));
+    let changes = vec![
+        PeerChange { kind: ChangeKind::AddLearner, peer: OTHER },
+        PeerChange { kind: ChangeKind::AddNode, peer: third },
+    ];
+    let enter = command(Body::Admin(AdminCommand::ChangePeerV2(changes.clone())));
+    let mut leave = command(Body::Admin(AdminCommand::ChangePeerV2(Vec::new())));
+    leave.header.epoch = Some(Epoch { conf_ver: EPOCH.conf_ver + 2, ..EPOCH });
+
+    let outcome = fixture.execute(vec![conf_change_v2(6, &enter)]);
+    let (told, joint) = members(&outcome).clone().expect("entered");
+    assert_eq!(told, changes);
+    assert_eq!(joint.epoch.conf_ver, EPOCH.conf_ver + 2);
+    let roles: Vec<PeerRole> = joint.peers.iter().map(|peer| peer.role).collect();
+    assert_eq!(roles, [PeerRole::Voter, PeerRole::DemotingVoter, PeerRole::IncomingVoter]);
+    let state = RegionState { phase: RegionPhase::Normal, region: joint.clone() };
+    assert_eq!(fixture.stored_region(R1), Some(state));
+    let expected = Ok(ResponseBody::Admin(AdminResponse::ChangePeer(joint)));
+    assert_eq!(answer(&applied(&outcome).answers, 6), &expected);
+
+    // A second one that was ordered before the first was known is fenced by the epoch.
+    let outcome = fixture.execute(vec![conf_change_v2(7, &enter)]);
+    assert_eq!(members(&outcome), &None);
+    let outcome = fixture.execute(vec![conf_change_v2(8, &leave)]);
+    let (told, left) = members(&outcome).clone().expect("left");
+    assert_eq!(told, []);
+    assert_eq!(left.epoch.conf_ver, EPOCH.conf_ver + 4);
+    let roles: Vec<PeerRole> = left.peers.iter().map(|peer| peer.role).collect();
+    assert_eq!(roles, [PeerRole::Voter, PeerRole::Learner, PeerRole::Voter]);
+    assert_eq!(fixture.stored_region(R1).map(|state| state.region), Some(left));
+}
+
+/// Either form of one change is one change.
+#[test]
+fn one_change_in_the_form_of_several_is_not_joint() {
+    let mut fixture = Fixture::new();
+    let change = PeerChange { kind: ChangeKind::AddLearner, peer: OTHER };
+    let demote = command(Body::Admin(AdminCommand::ChangePeerV2(vec![change])));
+    let outcome = fixture.execute(vec![conf_change(6, &demote)]);
+    let (_, region) = members(&outcome).as_ref().expect("demoted");
+    assert_eq!(region.peers[1].role, PeerRole::Learner);
+    assert_eq!(region.epoch.conf_ver, EPOCH.conf_ver + 1);
 }
