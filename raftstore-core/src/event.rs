@@ -1,6 +1,12 @@
 //! What a store takes in and what it asks for: events, effects, tasks.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use bytes::Bytes;
 use engine_traits::Snapshot;
@@ -16,6 +22,24 @@ use crate::{
 /// A waiting caller. Answered exactly once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ReplyId(pub u64);
+
+/// Whether the result of a piece of work is of no use any more. Clones speak of the same
+/// work, wherever they are: whoever asked for it says so, whoever does it looks now and then.
+#[derive(Clone, Debug, Default)]
+pub struct GivenUp(Arc<AtomicBool>);
+
+impl GivenUp {
+    /// Nobody wants the result any more.
+    pub fn give_up(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether nobody wants it any more.
+    #[must_use]
+    pub fn is_given_up(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
 
 /// Something that happened.
 #[derive(Debug)]

@@ -38,14 +38,15 @@ pub mod snap;
 pub mod split_check;
 mod store;
 mod store_report;
+mod sync;
 mod time;
 mod view;
 
 pub use config::{Config, ConfigError};
 pub use error::{Dropped, FatalError, FatalSource};
 pub use event::{
-    BuiltSnapshot, CheckGoal, Effects, Event, InstallOutcome, Moment, PdAnswer, PdRequest, ReplyId,
-    SplitBorn, Task, TaskDone,
+    BuiltSnapshot, CheckGoal, Effects, Event, GivenUp, InstallOutcome, Moment, PdAnswer, PdRequest,
+    ReplyId, SplitBorn, Task, TaskDone,
 };
 pub use hooks::{Bug, Hooks, NoHooks, Point};
 pub use meta::{KvNumbers, LaneId, StoreMeta};

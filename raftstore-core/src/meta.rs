@@ -4,14 +4,12 @@
 //! region's birth, replacement and end are made under it (architecture rule: by peer id,
 //! never by conf_ver alone).
 
-use std::{
-    collections::BTreeMap,
-    sync::atomic::{AtomicU64, Ordering},
-};
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use parking_lot::Mutex;
 use raftstore_proto::{PeerId, Region, RegionId};
+
+use crate::sync::{AtomicU64, Mutex, Ordering};
 
 /// One of the threads that share a store's regions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -387,4 +385,5 @@ impl Inner {
 }
 
 #[cfg(test)]
+#[path = "meta/tests.rs"]
 mod tests;

@@ -14,10 +14,9 @@ use std::{
     },
 };
 
-use parking_lot::RwLock;
 use raftstore_proto::{Peer, Region, RegionId};
 
-use crate::MonoTime;
+use crate::{MonoTime, sync::RwLock};
 
 /// What is true of a led region right now.
 #[derive(Clone, Debug)]

@@ -243,7 +243,7 @@ fn height(module: &str) -> Option<u32> {
         "snap" | "split_check" => 3,
         "ready" | "event" | "context" | "command" | "meta" | "metrics" | "store_report"
         | "view" => 2,
-        "keys" | "error" | "config" | "time" | "hooks" => 1,
+        "keys" | "error" | "config" | "time" | "hooks" | "sync" => 1,
         _ => return None,
     })
 }
@@ -340,11 +340,14 @@ fn threads_files_and_clocks_live_in_the_runtime() {
         if inside.starts_with("runtime/") {
             continue;
         }
-        let locks_too = inside == "meta.rs" || inside == "view.rs";
+        let shared_by_threads = inside == "meta.rs" || inside == "view.rs";
+        if modules_used(source.code()).contains("sync") && !shared_by_threads {
+            findings.push(format!("{}: uses locks, which two files may", source.path));
+        }
         for mark in ["std::thread", "std::fs", "std::net", "crossbeam_channel", "std::sync::mpsc"] {
             findings.extend(lines_with(&source, source.code(), mark));
         }
-        if !locks_too {
+        if inside != "sync.rs" {
             findings.extend(lines_with(&source, source.code(), "parking_lot"));
         }
     }
@@ -363,8 +366,8 @@ enum Standing {
     Untested,
 }
 
-/// Numbers whose code is written and whose test is not. May only fall; 0 is the aim.
-const UNTESTED_MAX: usize = 27;
+/// Numbers whose code is written and whose test is not.
+const UNTESTED_MAX: usize = 0;
 
 fn hazards() -> BTreeMap<String, Standing> {
     let text = fs::read_to_string(workspace().join("docs/hazards.md")).expect("docs/hazards.md");

@@ -4,7 +4,7 @@ use raftstore_proto::{
     ApplyState, Entry, Peer, PeerChange, Region, RegionId, Response, StoreId, Truncated,
 };
 
-use crate::event::ReplyId;
+use crate::event::{GivenUp, ReplyId};
 
 /// Work for the Applier of one region.
 #[derive(Debug)]
@@ -38,6 +38,8 @@ pub enum ApplyWork {
     Snapshot {
         /// The least index the snapshot must cover.
         request_index: u64,
+        /// Goes with it to whoever builds it (H53).
+        given_up: GivenUp,
     },
     /// Stop, answer what waits with `RegionNotFound`, and say so. Silent if there is no
     /// Applier of this incarnation.

@@ -10,9 +10,9 @@ use std::{
     collections::{BTreeMap, VecDeque},
 };
 
-use engine_traits::{Durability, KvEngine, WriteBatch};
+use engine_traits::{Durability, KvEngine, Reader, WriteBatch};
 use raftstore_proto::{Cf, Entry, PeerId, Region, RegionError, RegionId, Response, wire::record};
-use transport_traits::SnapKey;
+use transport_traits::{SnapKey, SnapStore};
 
 use super::{
     Applier, ApplyEvent, ApplyResult, ApplyTask, ApplyWork, Proposal, Registration,
@@ -22,10 +22,11 @@ use super::{
 };
 use crate::{
     error::FatalError,
-    event::ReplyId,
+    event::{BuiltSnapshot, GivenUp, ReplyId},
     hooks::{Bug, Hooks, NoHooks},
     keys,
     meta::StoreMeta,
+    snap::build::{self, BuildError},
 };
 
 /// Owns the Appliers of its regions and carries out what they fill in.
@@ -71,6 +72,23 @@ pub struct SnapBuild<S> {
     pub key: SnapKey,
     /// The engine at that moment.
     pub snapshot: S,
+    /// Whether the store that asked has stopped wanting it. It has to be told that the work
+    /// has ended all the same.
+    pub given_up: GivenUp,
+}
+
+impl<S: Reader> SnapBuild<S> {
+    /// Does it, see [`build`](build::build).
+    ///
+    /// # Errors
+    /// Nothing is left at rest then.
+    pub fn build(
+        &self,
+        snaps: &dyn SnapStore,
+        chunk_bytes: usize,
+    ) -> Result<BuiltSnapshot, BuildError> {
+        build::build(&self.region, self.key, &self.snapshot, &self.given_up, snaps, chunk_bytes)
+    }
 }
 
 impl<K: KvEngine> Default for ApplyOutcome<K> {
@@ -181,8 +199,8 @@ impl<K: KvEngine, H: Hooks> ApplyWorker<K, H> {
             ApplyWork::Entries { term, entries, proposals } => {
                 self.entries(region, incarnation, term, &entries, proposals, meta)
             }
-            ApplyWork::Snapshot { request_index } => {
-                self.snapshot(region, incarnation, request_index, meta)
+            ApplyWork::Snapshot { request_index, given_up } => {
+                self.snapshot(region, incarnation, request_index, given_up, meta)
             }
             ApplyWork::Destroy => {
                 self.flush_region(region, meta)?;
@@ -276,6 +294,7 @@ impl<K: KvEngine, H: Hooks> ApplyWorker<K, H> {
         region: RegionId,
         incarnation: u64,
         request_index: u64,
+        given_up: GivenUp,
         meta: &StoreMeta,
     ) -> Result<(), FatalError> {
         if !self.is_current(region, incarnation) {
@@ -297,7 +316,7 @@ impl<K: KvEngine, H: Hooks> ApplyWorker<K, H> {
         }
         let key = SnapKey { region, term: state.applied_term, index: state.applied };
         let region = applier.region().clone();
-        self.outcome.builds.push(SnapBuild { region, incarnation, key, snapshot });
+        self.outcome.builds.push(SnapBuild { region, incarnation, key, snapshot, given_up });
         Ok(())
     }
 

@@ -158,10 +158,6 @@ impl<R: RaftEngine> Peer<R> {
                 max_bytes,
             });
         }
-        // Checked right before proposing: a follower would forward (R11, H33).
-        if !self.is_leader() {
-            return Err(self.not_leader());
-        }
         let placed = self.group.propose(data, flags)?;
         self.proposed(ctx, reply, placed);
         Ok(())
@@ -174,9 +170,6 @@ impl<R: RaftEngine> Peer<R> {
         changes: &[PeerChange],
         command: &Command,
     ) -> Result<(), RegionError> {
-        if !self.is_leader() {
-            return Err(self.not_leader());
-        }
         let members = self.members(ctx.now, ctx.config.election_timeout() * 4);
         membership::admit_change(&self.situation(&members), changes)?;
         let placed = self.group.propose_conf_change(changes, wire::encode_command(command))?;

@@ -19,7 +19,7 @@ use transport_traits::{SnapDirection, SnapKey};
 
 use super::{Peer, storage::SnapshotMaking};
 use crate::{
-    BuiltSnapshot, FatalError, MonoTime, Task,
+    BuiltSnapshot, FatalError, GivenUp, MonoTime, Task,
     apply::{ApplyTask, ApplyWork, Registration},
     context::Context,
     hooks::{Bug, Hooks},
@@ -63,13 +63,14 @@ impl<R: RaftEngine> Peer<R> {
         let SnapshotMaking::Wanted(request_index) = *making else {
             return;
         };
-        *making = SnapshotMaking::Underway;
+        let given_up = GivenUp::default();
+        *making = SnapshotMaking::Underway(given_up.clone());
         drop(making);
         ctx.metrics.snapshots_asked += 1;
         ctx.effects.apply.push(ApplyTask {
             region: self.region_id(),
             incarnation: self.incarnation,
-            work: ApplyWork::Snapshot { request_index },
+            work: ApplyWork::Snapshot { request_index, given_up },
         });
     }
 
@@ -84,7 +85,8 @@ impl<R: RaftEngine> Peer<R> {
             self.generated.push((built.key, ctx.now));
         }
         let storage = self.group.storage();
-        let wanted = matches!(*storage.making.borrow(), SnapshotMaking::Underway);
+        let wanted =
+            self.is_active() && matches!(*storage.making.borrow(), SnapshotMaking::Underway(_));
         let usable = built.filter(|built| {
             wanted
                 && built.key.index >= storage.truncated.index
@@ -113,8 +115,17 @@ impl<R: RaftEngine> Peer<R> {
         &mut self,
         ctx: &mut Context<K, R, H>,
     ) {
+        self.give_up_building();
         *self.group.storage().making.borrow_mut() = SnapshotMaking::Idle;
         self.discard_generated(ctx);
+    }
+
+    /// The members have changed, and a snapshot of the former ones is of no use (H53). raft
+    /// is made to ask for another when the end of this one is heard of.
+    pub(crate) fn give_up_building(&self) {
+        if let SnapshotMaking::Underway(given_up) = &*self.group.storage().making.borrow() {
+            given_up.give_up();
+        }
     }
 
     /// Gives up the snapshots built here once nobody is being sent one. A transfer that

@@ -16,6 +16,7 @@ use raftstore_proto::{
 };
 
 use super::entry_cache::EntryCache;
+use crate::GivenUp;
 
 /// How far the making of a snapshot for a lagging member has come.
 #[derive(Debug, Default)]
@@ -26,7 +27,7 @@ pub(crate) enum SnapshotMaking {
     /// raft asked for one that covers at least this index; the peer has to pass it on.
     Wanted(u64),
     /// Passed on.
-    Underway,
+    Underway(GivenUp),
     /// Made, to be handed to raft the next time it asks.
     Made(Box<Snapshot>),
 }
@@ -260,7 +261,7 @@ impl<R: RaftEngine> Storage for PeerStorage<R> {
                 *making = SnapshotMaking::Wanted(request_index);
             }
             SnapshotMaking::Idle => *making = SnapshotMaking::Wanted(request_index),
-            SnapshotMaking::Wanted(_) | SnapshotMaking::Underway => {}
+            SnapshotMaking::Wanted(_) | SnapshotMaking::Underway(_) => {}
         }
         // Never any other error: raft aborts on it (H49).
         unavailable
@@ -285,3 +286,6 @@ pub(crate) fn conf_state_of(region: &Region) -> ConfState {
     }
     state
 }
+
+#[cfg(test)]
+mod tests;

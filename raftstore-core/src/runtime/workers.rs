@@ -15,7 +15,7 @@ use crate::{
     Event, FatalError, InstallOutcome, StoreMeta, Task, TaskDone,
     apply::SnapBuild,
     keys,
-    snap::{RegionWorker, build},
+    snap::{RegionWorker, build::BuildError},
     split_check::CheckWorker,
 };
 
@@ -236,12 +236,15 @@ impl<K: KvEngine> BuildThread<K> {
     }
 
     fn build(&self, job: &SnapBuild<K::Snapshot>) {
-        let SnapBuild { region, incarnation, key, snapshot } = job;
         let begun = Instant::now();
-        let built = match build::build(region, *key, snapshot, &*self.snaps, self.chunk_bytes) {
+        let built = match job.build(&*self.snaps, self.chunk_bytes) {
             Ok(built) => {
                 self.shared.counters.snapshots_built.add(1);
                 Some(built)
+            }
+            Err(BuildError::GivenUp { key }) => {
+                tracing::debug!(%key, "region snapshot given up");
+                None
             }
             // Not fatal: raft asks again, here or elsewhere (H49).
             Err(error) => {
@@ -251,9 +254,10 @@ impl<K: KvEngine> BuildThread<K> {
                 None
             }
         };
+        let (region, incarnation) = (job.region.id, job.incarnation);
         let timing = &self.shared.timings.snapshot_build;
-        timing.end(begun, format_args!("building a snapshot of region {}", region.id));
-        let done = TaskDone::Built { region: region.id, incarnation: *incarnation, built };
-        self.shared.tell(region.id, Event::TaskDone(done));
+        timing.end(begun, format_args!("building a snapshot of region {region}"));
+        let done = TaskDone::Built { region, incarnation, built };
+        self.shared.tell(region, Event::TaskDone(done));
     }
 }

@@ -69,3 +69,6 @@ impl<K: KvEngine, R: RaftEngine> Writer<K, R> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,10 @@ use raftstore_proto::Region;
 use transport_traits::{SnapDirection, SnapError, SnapKey, SnapStore};
 
 use super::format::{Decoder, Encoder, FormatError, SnapHeader};
-use crate::{event::BuiltSnapshot, keys};
+use crate::{
+    event::{BuiltSnapshot, GivenUp},
+    keys,
+};
 
 /// Why there is no region snapshot. The attempt has failed; the replica goes on.
 #[derive(Debug, thiserror::Error)]
@@ -39,11 +42,18 @@ pub enum BuildError {
         #[source]
         source: SnapError,
     },
+    /// Nobody wants it any more (H53). No failure.
+    #[error("region snapshot {key}: given up")]
+    GivenUp {
+        /// Which.
+        key: SnapKey,
+    },
 }
 
 /// Makes the snapshot `key` of `region` from `rows`, the engine as of right after the entry
 /// that `key` names, with `chunk_bytes` of payload per chunk. A valid one of the same name
 /// is taken as it is; a damaged one is replaced. What is written is read back and checked.
+/// The scan ends early once it is given up.
 ///
 /// # Errors
 /// Nothing is left at rest then.
@@ -51,6 +61,7 @@ pub fn build<S: Reader>(
     region: &Region,
     key: SnapKey,
     rows: &S,
+    given_up: &GivenUp,
     snaps: &dyn SnapStore,
     chunk_bytes: usize,
 ) -> Result<BuiltSnapshot, BuildError> {
@@ -70,7 +81,7 @@ pub fn build<S: Reader>(
     }
     let writer = snaps.create(SnapDirection::Generated, key).map_err(in_store)?;
     let mut encoder = Encoder::start(writer, &header, chunk_bytes).map_err(in_format)?;
-    scan(&header, rows, &mut encoder)?;
+    scan(&header, rows, given_up, &mut encoder)?;
     let size_bytes = encoder.finish().map_err(in_format)?;
     if let Err(source) = verify(snaps, &header) {
         // The medium does not give back what it took: never send that.
@@ -80,7 +91,12 @@ pub fn build<S: Reader>(
     Ok(built(size_bytes))
 }
 
-fn scan<S: Reader>(header: &SnapHeader, rows: &S, encoder: &mut Encoder) -> Result<(), BuildError> {
+fn scan<S: Reader>(
+    header: &SnapHeader,
+    rows: &S,
+    given_up: &GivenUp,
+    encoder: &mut Encoder,
+) -> Result<(), BuildError> {
     let key = header.key;
     let (start, end) = keys::region_data_range(&header.region);
     for cf in DATA_CFS {
@@ -88,6 +104,9 @@ fn scan<S: Reader>(header: &SnapHeader, rows: &S, encoder: &mut Encoder) -> Resu
         let mut cursor =
             rows.cursor(cf, Range::new(&start, &end), Direction::Forward).map_err(failed)?;
         while let Some((row_key, value)) = cursor.next().map_err(failed)? {
+            if given_up.is_given_up() {
+                return Err(BuildError::GivenUp { key });
+            }
             encoder
                 .push(cf, row_key, value)
                 .map_err(|source| BuildError::Format { key, source })?;

@@ -117,6 +117,7 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
         }
         peer.set_region(after);
         peer.note_conf_changed(ctx);
+        peer.give_up_building();
         for change in changes {
             if change.kind == ChangeKind::RemoveNode {
                 peer.forget_member(change.peer.id);

@@ -281,6 +281,7 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
         peer.withdraw_view();
         peer.group.step_down();
         peer.sync_role(&mut self.ctx);
+        peer.forget_snapshot_making(&mut self.ctx);
         peer.answer_all(&mut self.ctx, &RegionError::RegionNotFound { region });
         self.ctx.metrics.quarantined += 1;
         self.quarantine_records.push((region, why.to_owned()));

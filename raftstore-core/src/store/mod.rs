@@ -23,7 +23,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use engine_traits::{KvEngine, RaftEngine};
 use raftstore_proto::{Body, Command, Header, RegionError, RegionId, Response};
-use transport_traits::SnapKey;
+use transport_traits::{SnapDirection, SnapKey};
 
 use self::{
     duties::TickSchedule,
@@ -37,7 +37,7 @@ pub use self::{
     open::StoreOptions,
 };
 use crate::{
-    Event, FatalError, MonoTime, PdAnswer, ReplyId, StoreMetrics, TaskDone,
+    BuiltSnapshot, Event, FatalError, MonoTime, PdAnswer, ReplyId, StoreMetrics, Task, TaskDone,
     context::Context,
     hooks::{Hooks, NoHooks},
     meta::LaneId,
@@ -119,12 +119,7 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
             Event::Applied(events) => self.on_applied(events)?,
             Event::KvDurable(number) => self.on_kv_durable(number),
             Event::TaskDone(TaskDone::Built { region, incarnation, built }) => {
-                let ctx = &mut self.ctx;
-                if let Some(peer) =
-                    self.peers.get_mut(&region).filter(|peer| peer.incarnation == incarnation)
-                {
-                    peer.on_built(ctx, built);
-                }
+                self.on_built(region, incarnation, built);
             }
             Event::TaskDone(TaskDone::Installed { region, incarnation, outcome }) => {
                 self.on_installed(region, incarnation, outcome);
@@ -188,6 +183,20 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
         Ok(())
     }
 
+    /// A region snapshot was built, or could not be.
+    fn on_built(&mut self, region: RegionId, incarnation: u64, built: Option<BuiltSnapshot>) {
+        let ctx = &mut self.ctx;
+        let peer = self.peers.get_mut(&region).filter(|peer| peer.incarnation == incarnation);
+        match (peer, built) {
+            (Some(peer), built) => peer.on_built(ctx, built),
+            (None, Some(nobodys)) => ctx.effects.tasks.push(Task::DeleteSnapshot {
+                direction: SnapDirection::Generated,
+                key: nobodys.key,
+            }),
+            (None, None) => {}
+        }
+    }
+
     /// Answers everybody and takes nothing more.
     fn on_stop(&mut self) {
         self.stopping = true;
@@ -217,3 +226,6 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

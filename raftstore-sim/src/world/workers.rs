@@ -4,7 +4,6 @@ use engine_traits::{KvEngine, mem::MemEngine};
 use raftstore_core::{
     Event, InstallOutcome, Task, TaskDone,
     apply::{ApplyEvent, ApplyOutcome, ApplyTask, ApplyWork, ExecResult},
-    snap::build,
 };
 use raftstore_proto::{ChangeKind, PeerChange, PeerRole, Region, RegionId};
 
@@ -269,7 +268,7 @@ impl World {
         let Some(running) = node.running.as_mut() else { return };
         running.build_busy = false;
         let Some(job) = running.builds.pop_front() else { return };
-        let built = build::build(&job.region, job.key, &job.snapshot, &node.disk.snaps, chunk).ok();
+        let built = job.build(&node.disk.snaps, chunk).ok();
         let (region, incarnation) = (job.region.id, job.incarnation);
         if built.is_some() {
             self.counters.hit(Sometimes::SnapshotsBuilt);

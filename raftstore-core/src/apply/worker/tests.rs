@@ -75,6 +75,10 @@ fn work(entries: Vec<Entry>, proposals: Vec<Proposal>) -> ApplyWork {
     ApplyWork::Entries { term: TERM, entries, proposals }
 }
 
+fn snapshot_at(request_index: u64) -> ApplyWork {
+    ApplyWork::Snapshot { request_index, given_up: GivenUp::default() }
+}
+
 /// A caller whose token is 1000 x term + index.
 fn waits(index: u64, term: u64) -> Proposal {
     Proposal { index, term, reply: ReplyId(1_000 * term + index) }

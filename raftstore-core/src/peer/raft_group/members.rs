@@ -74,6 +74,9 @@ impl<R: RaftEngine> RaftGroup<R> {
         changes: &[PeerChange],
         command: Vec<u8>,
     ) -> Result<(u64, u64), RegionError> {
+        if !self.is_leader() {
+            return Err(self.not_leader());
+        }
         let (index, term) = (self.last_index() + 1, self.term());
         let flags = EntryFlags { split: false, conf_change: true };
         let region = self.region;

@@ -9,6 +9,7 @@ use raftstore_proto::{
 
 use super::*;
 
+mod guards;
 mod joint;
 
 fn region(voters: &[u64], learners: &[u64]) -> Region {

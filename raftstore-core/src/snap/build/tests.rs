@@ -33,6 +33,10 @@ fn engine() -> MemEngine {
     engine
 }
 
+fn wanted() -> GivenUp {
+    GivenUp::default()
+}
+
 fn rows_of(snaps: &MemSnapStore) -> Vec<(Cf, Vec<u8>)> {
     let mut decoder = Decoder::open(snaps.open(GENERATED, KEY).unwrap()).unwrap();
     let mut rows = Vec::new();
@@ -45,7 +49,7 @@ fn rows_of(snaps: &MemSnapStore) -> Vec<(Cf, Vec<u8>)> {
 #[test]
 fn exactly_the_region_is_in_it() {
     let snaps = MemSnapStore::new(u64::MAX);
-    let built = build(&region(), KEY, &engine(), &snaps, 16).unwrap();
+    let built = build(&region(), KEY, &engine(), &wanted(), &snaps, 16).unwrap();
     assert_eq!(snaps.list().unwrap(), [(GENERATED, KEY, built.size_bytes)]);
     assert_eq!((built.key, built.region), (KEY, region()));
     let mut expected = Vec::new();
@@ -96,23 +100,23 @@ impl Reader for Failing {
 #[test]
 fn h47_a_scan_error_fails_the_build_and_leaves_nothing() {
     let snaps = MemSnapStore::new(u64::MAX);
-    let error = build(&region(), KEY, &Failing(engine()), &snaps, 16).unwrap_err();
+    let error = build(&region(), KEY, &Failing(engine()), &wanted(), &snaps, 16).unwrap_err();
     assert!(matches!(error, BuildError::Scan { .. }));
     assert_eq!(snaps.list().unwrap(), []);
     assert_eq!(snaps.used_bytes(), 0);
-    build(&region(), KEY, &engine(), &snaps, 16).unwrap();
+    build(&region(), KEY, &engine(), &wanted(), &snaps, 16).unwrap();
 }
 
 #[test]
 fn a_valid_one_is_used_again_and_a_damaged_one_replaced() {
     let snaps = MemSnapStore::new(u64::MAX);
-    let first = build(&region(), KEY, &engine(), &snaps, 16).unwrap();
+    let first = build(&region(), KEY, &engine(), &wanted(), &snaps, 16).unwrap();
     // An engine that would fail shows that nothing is scanned.
-    let again = build(&region(), KEY, &Failing(engine()), &snaps, 16).unwrap();
+    let again = build(&region(), KEY, &Failing(engine()), &wanted(), &snaps, 16).unwrap();
     assert_eq!(first, again);
     assert!(snaps.corrupt(GENERATED, KEY, 150, 1));
-    assert!(build(&region(), KEY, &Failing(engine()), &snaps, 16).is_err());
-    let replaced = build(&region(), KEY, &engine(), &snaps, 16).unwrap();
+    assert!(build(&region(), KEY, &Failing(engine()), &wanted(), &snaps, 16).is_err());
+    let replaced = build(&region(), KEY, &engine(), &wanted(), &snaps, 16).unwrap();
     assert_eq!(first, replaced);
     assert_eq!(rows_of(&snaps).len(), 9);
 }
@@ -122,20 +126,32 @@ fn a_store_that_fails_leaves_nothing() {
     for op in [SnapOp::Create, SnapOp::Write, SnapOp::Finish, SnapOp::Open, SnapOp::Read] {
         let snaps = MemSnapStore::new(u64::MAX);
         snaps.fail_next(op, 1);
-        assert!(build(&region(), KEY, &engine(), &snaps, 16).is_err(), "{op:?}");
+        assert!(build(&region(), KEY, &engine(), &wanted(), &snaps, 16).is_err(), "{op:?}");
         snaps.clear_failures();
         assert_eq!(snaps.list().unwrap(), [], "{op:?}");
     }
     let full = MemSnapStore::new(100);
-    assert!(build(&region(), KEY, &engine(), &full, 16).is_err());
+    assert!(build(&region(), KEY, &engine(), &wanted(), &full, 16).is_err());
 }
 
 #[test]
 fn h44_a_second_builder_of_the_same_name_is_refused() {
     let snaps = MemSnapStore::new(u64::MAX);
     let writer = snaps.create(GENERATED, KEY).unwrap();
-    let error = build(&region(), KEY, &engine(), &snaps, 16).unwrap_err();
+    let error = build(&region(), KEY, &engine(), &wanted(), &snaps, 16).unwrap_err();
     assert!(matches!(error, BuildError::Store { source: SnapError::Busy(_), .. }));
     drop(writer);
-    build(&region(), KEY, &engine(), &snaps, 16).unwrap();
+    build(&region(), KEY, &engine(), &wanted(), &snaps, 16).unwrap();
+}
+
+/// H53: once it is given up the scan ends, and leaves nothing at rest.
+#[test]
+fn h53_a_snapshot_nobody_wants_is_not_built_to_the_end() {
+    let snaps = MemSnapStore::new(u64::MAX);
+    let unwanted = GivenUp::default();
+    unwanted.clone().give_up();
+    let error = build(&region(), KEY, &engine(), &unwanted, &snaps, 16).unwrap_err();
+    assert!(matches!(error, BuildError::GivenUp { key: KEY }), "{error:?}");
+    assert_eq!(snaps.list().unwrap(), []);
+    build(&region(), KEY, &engine(), &wanted(), &snaps, 16).unwrap();
 }

@@ -103,7 +103,7 @@ fn failed_write_answers_nobody_until_stop() {
     let add = change_peer(ChangeKind::AddLearner, learner);
     let tasks = vec![
         task(R1, work(vec![write(6), conf_change(7, &add)], vec![waits(6, TERM), waits(7, TERM)])),
-        task(R1, ApplyWork::Snapshot { request_index: 6 }),
+        task(R1, snapshot_at(6)),
         task(R1, work(vec![write(8)], vec![waits(8, TERM), waits(9, TERM)])),
         task(R2, work(vec![], vec![Proposal { reply: ReplyId(1), ..waits(6, TERM) }])),
     ];
@@ -124,7 +124,7 @@ fn answers_of_written_batches_survive_a_later_failure() {
     fixture.kv.faults().fail_write(2, engine_traits::mem::Leaves::Nothing);
     let tasks = vec![
         task(R1, work(vec![write(6)], vec![waits(6, TERM)])),
-        task(R1, ApplyWork::Snapshot { request_index: 6 }),
+        task(R1, snapshot_at(6)),
         task(R1, work(vec![write(7)], vec![waits(7, TERM)])),
     ];
     assert!(fixture.worker.run(tasks, &fixture.meta).is_err());

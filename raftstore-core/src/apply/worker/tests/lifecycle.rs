@@ -66,7 +66,7 @@ fn h46_snapshot_is_taken_behind_everything_before_it() {
     let mut fixture = Fixture::new();
     let outcome = fixture.run(vec![
         task(R1, no_proposals(vec![write_to(R1, 6, "b")])),
-        task(R1, ApplyWork::Snapshot { request_index: 6 }),
+        task(R1, snapshot_at(6)),
         task(R1, no_proposals(vec![write_to(R1, 7, "c")])),
     ]);
     let [build] = outcome.builds.as_slice() else { panic!("{outcome:?}") };
@@ -81,14 +81,10 @@ fn h46_snapshot_is_taken_behind_everything_before_it() {
 #[test]
 fn snapshot_comes_even_if_more_was_asked_for() {
     let mut fixture = Fixture::new();
-    let outcome = fixture.run(vec![task(R1, ApplyWork::Snapshot { request_index: 9 })]);
+    let outcome = fixture.run(vec![task(R1, snapshot_at(9))]);
     assert_eq!(outcome.builds[0].key, SnapKey { region: R1, term: 5, index: 5 });
     assert_eq!(fixture.meta.numbers.written(), 0);
-    let other = ApplyTask {
-        region: R1,
-        incarnation: INCARNATION - 1,
-        work: ApplyWork::Snapshot { request_index: 5 },
-    };
+    let other = ApplyTask { region: R1, incarnation: INCARNATION - 1, work: snapshot_at(5) };
     assert!(fixture.run(vec![other]).builds.is_empty(), "another incarnation's");
 }
 
@@ -217,6 +213,6 @@ fn undecodable_command_stops_the_store() {
 fn failed_engine_snapshot_stops_the_store() {
     let mut fixture = Fixture::new();
     fixture.kv.faults().fail_read(1);
-    let tasks = vec![task(R1, ApplyWork::Snapshot { request_index: 5 })];
+    let tasks = vec![task(R1, snapshot_at(5))];
     assert!(fixture.worker.run(tasks, &fixture.meta).is_err());
 }

@@ -107,7 +107,7 @@ fn h10_own_removal_leaves_a_tombstone_that_knows_us() {
     let outcome = fixture.execute(vec![entry(9, &operations(vec![put("d", "1")]))]);
     assert_eq!(answer(&outcome.answers, 9), &Err(gone));
     assert!(outcome.events.is_empty());
-    let snapshot = fixture.run(vec![task(R1, ApplyWork::Snapshot { request_index: 5 })]);
+    let snapshot = fixture.run(vec![task(R1, snapshot_at(5))]);
     assert!(snapshot.builds.is_empty());
     let destroyed = fixture.run(vec![task(R1, ApplyWork::Destroy)]);
     assert!(matches!(destroyed.events.as_slice(), [ApplyEvent::Destroyed { region: R1, .. }]));

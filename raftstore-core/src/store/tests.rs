@@ -1,0 +1,10 @@
+//! Stores moved on by hand, step by step: what happens between two steps is the test's
+//! choice, so that every rule can be provoked where it matters.
+
+mod harness;
+mod leaving;
+mod limits;
+mod ranges;
+mod reads;
+mod roles;
+mod taking_in;
