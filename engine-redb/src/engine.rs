@@ -243,6 +243,13 @@ impl RedbEngine {
         inner.close()
     }
 
+    /// Whether the whole file was read and checked when it was opened, as it is after an
+    /// unclean stop.
+    #[must_use]
+    pub fn was_checked_at_open(&self) -> bool {
+        !self.inner.guard.vouched()
+    }
+
     /// Compares the next `budget_pages` pages of the file (4 KiB each) with what was written.
     ///
     /// Finds damage wherever it lies: in a value, in what leads to a key and so would hide it,

@@ -9,6 +9,8 @@ use crate::guard::{BlockCheck, Guard};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SweepProgress {
+    /// Pages compared by this call.
+    pub slice_pages: u64,
     /// Pages compared in this pass so far.
     pub checked_pages: u64,
     /// Pages of the file now.
@@ -33,11 +35,12 @@ impl SweepPosition {
             self.reported = met;
             return Err(damaged(guard.first_damage().unwrap_or_default()));
         }
+        let mut slice_pages = 0;
         for _ in 0..budget_pages {
             let page = self.next;
             self.next += 1;
             match guard.check(page).map_err(io(op))? {
-                BlockCheck::Intact => {}
+                BlockCheck::Intact => slice_pages += 1,
                 BlockCheck::Damaged => {
                     self.reported = guard.damaged_reads();
                     return Err(damaged(page));
@@ -50,6 +53,7 @@ impl SweepPosition {
             }
         }
         Ok(SweepProgress {
+            slice_pages,
             checked_pages: self.next,
             total_pages: guard.blocks().map_err(io(op))?,
             passes: self.passes,

@@ -1,7 +1,7 @@
 //! The engine as an embedder first meets it: write, read, close, open again.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot read has failed")]
-use engine_redb::{RedbEngine, RedbOptions};
+use engine_redb::{Loss, RedbEngine, RedbOptions};
 use engine_traits::{Cf, Direction, Durability, KvEngine, Range, Reader, WriteBatch};
 
 fn rows(reader: &impl Reader, range: Range<'_>, direction: Direction) -> Vec<(Vec<u8>, Vec<u8>)> {
@@ -38,4 +38,38 @@ fn rows_outlive_a_clean_close() {
     assert_eq!(backward, before);
     assert_eq!(engine.get(Cf::Raft, b"state").unwrap().as_deref(), Some(&b""[..]));
     assert_eq!(engine.get(Cf::Default, &12_u32.to_be_bytes()).unwrap(), None);
+}
+
+/// A clean close vouches for the file, an unclean stop does not, and a sweep goes over all of
+/// it slice by slice.
+#[test]
+fn a_file_is_checked_as_a_whole_after_an_unclean_stop_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("data.redb");
+    let options = RedbOptions::default();
+    let (engine, switch) = RedbEngine::open_with_cut(&path, &options).unwrap();
+    assert!(!engine.was_checked_at_open(), "there was nothing to check");
+    let mut batch = engine.write_batch();
+    batch.put(Cf::Default, b"k", b"v");
+    engine.write(batch, Durability::Synced).unwrap();
+    switch.cut(Loss::Everything);
+    drop(engine);
+    let engine = RedbEngine::open(&path, &options).unwrap();
+    assert!(engine.was_checked_at_open());
+    assert_eq!(engine.get(Cf::Default, b"k").unwrap().as_deref(), Some(&b"v"[..]));
+    engine.close().unwrap();
+    let engine = RedbEngine::open(&path, &options).unwrap();
+    assert!(!engine.was_checked_at_open());
+    let (mut swept, mut slices) = (0, 0);
+    loop {
+        let progress = engine.sweep(7).unwrap();
+        swept += progress.slice_pages;
+        slices += 1;
+        assert!(progress.slice_pages <= 7);
+        if progress.passes == 1 {
+            assert_eq!(swept, progress.total_pages);
+            assert!(slices > progress.total_pages / 7);
+            break;
+        }
+    }
 }

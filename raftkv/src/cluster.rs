@@ -26,6 +26,7 @@ use crate::{
     client::{Answer, Stores},
     machine::{Disks, Machine, MachineError},
     recall::{Recall, RecallError},
+    sweep::Sweeper,
 };
 
 /// The one cluster there is in this process.
@@ -83,6 +84,14 @@ pub(crate) enum ClusterError {
         /// What it said.
         why: String,
     },
+    /// A file of a store is not what was written.
+    #[error("store {number}: {what}: check its disk, and restore the file")]
+    Damaged {
+        /// Which store, from 1.
+        number: u64,
+        /// Which page of which file.
+        what: String,
+    },
 }
 
 /// An error with all its causes, in one line.
@@ -111,6 +120,12 @@ pub(crate) struct Counts {
     pub(crate) snapshots: u64,
     /// Entries appended to raft logs.
     pub(crate) log_entries: u64,
+    /// Pages of files compared with what was written to them, while stores ran.
+    pub(crate) swept_pages: u64,
+    /// Those that were something else.
+    pub(crate) damaged_pages: u64,
+    /// Files that were checked as a whole when they were opened.
+    pub(crate) checked_files: u64,
 }
 
 impl std::ops::AddAssign for Counts {
@@ -119,6 +134,9 @@ impl std::ops::AddAssign for Counts {
         self.elections += other.elections;
         self.snapshots += other.snapshots;
         self.log_entries += other.log_entries;
+        self.swept_pages += other.swept_pages;
+        self.damaged_pages += other.damaged_pages;
+        self.checked_files += other.checked_files;
     }
 }
 
@@ -127,12 +145,20 @@ struct Running<M: Machine> {
     node: Node<M::Kv>,
     kv: M::Kv,
     log: M::Log,
+    sweeper: Sweeper,
+    checked_files: u64,
 }
 
 impl<M: Machine> Running<M> {
     fn counts(&self) -> Counts {
         let LogStats { syncs, .. } = self.log.stats();
-        let mut counts = Counts { log_syncs: syncs, ..Counts::default() };
+        let mut counts = Counts {
+            log_syncs: syncs,
+            swept_pages: self.sweeper.pages(),
+            damaged_pages: self.sweeper.damaged(),
+            checked_files: self.checked_files,
+            ..Counts::default()
+        };
         for lane in self.node.handle().lane_metrics(ASK) {
             counts.elections += lane.elections_won;
             counts.snapshots += lane.snapshots_installed;
@@ -169,17 +195,21 @@ pub(crate) struct Leading {
 /// Stores, their PD, and the ways between them.
 pub(crate) struct Cluster<M: Machine> {
     config: Config,
+    /// Of each file of a store; 0 for none.
+    swept_pages_per_second: u64,
     pd: MockPd,
     hub: ChannelHub,
     slots: Vec<Slot<M>>,
 }
 
 impl<M: Machine> Cluster<M> {
-    /// Starts a store on each machine. A region shall have `replicas` voters.
+    /// Starts a store on each machine. A region shall have `replicas` voters. Of each file of
+    /// a store `swept_pages_per_second` are compared with what was written to them.
     pub(crate) fn start(
         machines: Vec<M>,
         replicas: usize,
         config: Config,
+        swept_pages_per_second: u64,
     ) -> Result<Self, ClusterError> {
         let pd_config = PdConfig { max_replicas: replicas, ..PdConfig::default() };
         let pd = MockPd::new(CLUSTER, pd_config);
@@ -191,7 +221,8 @@ impl<M: Machine> Cluster<M> {
             store: RwLock::new(None),
             past: Mutex::default(),
         });
-        let this = Self { config, pd, hub, slots: slots.collect() };
+        let slots = slots.collect();
+        let this = Self { config, swept_pages_per_second, pd, hub, slots };
         let mut recall = Recall::default();
         let mut opened = Vec::new();
         for slot in &this.slots {
@@ -209,7 +240,7 @@ impl<M: Machine> Cluster<M> {
     }
 
     fn run(&self, slot: &Slot<M>, disks: Disks<M::Kv, M::Log>) -> Result<(), ClusterError> {
-        let Disks { kv, log, snaps } = disks;
+        let Disks { kv, log, snaps, files, checked_files } = disks;
         let (hub, snaps_sent) = (self.hub.clone(), Arc::clone(&snaps));
         let options = NodeOptions {
             config: self.config.clone(),
@@ -234,7 +265,8 @@ impl<M: Machine> Cluster<M> {
             ClusterError::Start { number: slot.number, source }
         })?;
         *slot.store.write() = Some(node.store());
-        *slot.running.write() = Some(Running { node, kv, log });
+        let sweeper = Sweeper::start(files, self.swept_pages_per_second);
+        *slot.running.write() = Some(Running { node, kv, log, sweeper, checked_files });
         Ok(())
     }
 
@@ -248,9 +280,11 @@ impl<M: Machine> Cluster<M> {
             *slot.past.lock() += running.counts();
             running
         };
+        let Running { node, kv, log, sweeper, .. } = running;
+        // It would call the cut a damage.
+        drop(sweeper);
         slot.machine.lock().cut_power();
-        self.hub.unregister(running.node.store());
-        let Running { node, kv, log } = running;
+        self.hub.unregister(node.store());
         // It ends with the engine's error, which is what a cut looks like from inside.
         drop(node.stop());
         drop((kv, log));
@@ -278,9 +312,13 @@ impl<M: Machine> Cluster<M> {
         result
     }
 
-    /// Fails if a store has stopped by itself.
+    /// Fails if a store has stopped by itself, or one of its files is damaged.
     pub(crate) fn check(&self) -> Result<(), ClusterError> {
         for slot in &self.slots {
+            let damage = slot.running.read().as_ref().and_then(|it| it.sweeper.first_damage());
+            if let Some(what) = damage {
+                return Err(ClusterError::Damaged { number: slot.number, what });
+            }
             let fatal = slot.running.read().as_ref().and_then(|it| it.node.handle().fatal());
             if let Some(error) = fatal {
                 let why = Chain(&*error).to_string();

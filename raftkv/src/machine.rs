@@ -10,6 +10,8 @@ use engine_traits::{
 use raftstore_core::runtime::FileSnapStore;
 use transport_traits::{MemSnapStore, SnapStore};
 
+use crate::sweep::{RedbFile, Sweep};
+
 /// Bytes that region snapshots of one store may take.
 const SNAPSHOT_BYTES_MAX: u64 = 1 << 40;
 
@@ -61,6 +63,10 @@ pub(crate) struct Disks<K, R> {
     pub(crate) log: R,
     /// Region snapshots at rest.
     pub(crate) snaps: Arc<dyn SnapStore>,
+    /// Files to be swept while the store runs.
+    pub(crate) files: Vec<Box<dyn Sweep>>,
+    /// Files that were checked as a whole when they were opened, after an unclean stop.
+    pub(crate) checked_files: u64,
 }
 
 /// The disks of one store.
@@ -108,7 +114,16 @@ impl Machine for RedbMachine {
         let path = self.folder.join("snapshots");
         let snaps = FileSnapStore::open(&path, SNAPSHOT_BYTES_MAX).map_err(failed(&path))?;
         self.switches = vec![data, logs];
-        Ok(Disks { kv, log, snaps: Arc::new(snaps) })
+        let files = [("data.redb", kv.clone()), ("log.redb", log.engine().clone())];
+        let checked = files.iter().filter(|(_, engine)| engine.was_checked_at_open()).count();
+        let files = files.map(|(name, engine)| Box::new(RedbFile { name, engine }) as _);
+        Ok(Disks {
+            kv,
+            log,
+            snaps: Arc::new(snaps),
+            files: files.into(),
+            checked_files: checked as u64,
+        })
     }
 
     fn cut_power(&mut self) {
@@ -135,7 +150,7 @@ impl Machine for MemMachine {
             None => (MemEngine::new(), MemRaftLog::new(), MemSnapStore::new(SNAPSHOT_BYTES_MAX)),
         };
         self.parts = Some((kv.clone(), log.clone(), snaps.clone()));
-        Ok(Disks { kv, log, snaps: Arc::new(snaps) })
+        Ok(Disks { kv, log, snaps: Arc::new(snaps), files: Vec::new(), checked_files: 0 })
     }
 
     fn cut_power(&mut self) {

@@ -22,6 +22,7 @@ mod machine;
 mod manifest;
 mod recall;
 mod report;
+mod sweep;
 mod usage;
 
 /// A replicated key-value store.
@@ -68,6 +69,10 @@ struct DemoArguments {
     /// How many records to make up when there is no input
     #[arg(long, value_name = "N", default_value_t = 100_000, conflicts_with = "input")]
     records: u64,
+    /// Pages of 4 KiB that are compared with what was written, per second and file of a store;
+    /// 0 turns that off
+    #[arg(long, value_name = "PAGES", default_value_t = 256)]
+    sweep: u64,
     /// Print JSON instead of a table
     #[arg(long)]
     json: bool,
@@ -94,6 +99,7 @@ fn main() -> ExitCode {
         in_flight: usize::try_from(arguments.in_flight).unwrap_or(usize::MAX),
         seed: arguments.seed,
         records: arguments.records,
+        sweep: arguments.sweep,
     };
     let outcome = match arguments.engine {
         Engine::Redb => demo::run_on_files(&options),

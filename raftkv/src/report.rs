@@ -58,6 +58,11 @@ pub(crate) struct Report {
     pub(crate) elections: u64,
     pub(crate) snapshots: u64,
     pub(crate) log_entries: u64,
+    /// Files checked as a whole at an open after an unclean stop.
+    pub(crate) checked_files: u64,
+    /// Pages compared with what was written, while the stores ran.
+    pub(crate) swept_pages: u64,
+    pub(crate) damaged_pages: u64,
     pub(crate) lease_reads: ReadBack,
     pub(crate) index_reads: ReadBack,
     pub(crate) replicas_equal: bool,
@@ -66,9 +71,9 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    /// Whether nothing acknowledged is missing and all replicas are equal.
+    /// Whether nothing acknowledged is missing or damaged and all replicas are equal.
     pub(crate) const fn is_good(&self) -> bool {
-        self.missing() == 0 && self.replicas_equal
+        self.missing() == 0 && self.replicas_equal && self.damaged_pages == 0
     }
 
     const fn missing(&self) -> u64 {
@@ -117,6 +122,12 @@ impl Report {
         rows.push(("read back by read index", read_back(&self.index_reads)));
         let equal = if self.replicas_equal { "equal" } else { "DIFFERENT" };
         rows.push(("replicas", equal.to_owned()));
+        rows.push(("files checked after unclean stops", grouped(self.checked_files)));
+        let damaged = match self.damaged_pages {
+            0 => "none damaged".to_owned(),
+            damaged => format!("{} DAMAGED", grouped(damaged)),
+        };
+        rows.push(("pages swept", format!("{}, {damaged}", grouped(self.swept_pages))));
         if !self.disk_bytes.is_empty() {
             let sizes: Vec<String> = self.disk_bytes.iter().map(|bytes| size(*bytes)).collect();
             rows.push(("on disk per store", sizes.join(", ")));
@@ -156,6 +167,9 @@ impl Report {
         number("elections", self.elections);
         number("snapshots_installed", self.snapshots);
         number("log_entries", self.log_entries);
+        number("checked_files", self.checked_files);
+        number("swept_pages", self.swept_pages);
+        number("damaged_pages", self.damaged_pages);
         number("lease_reads", self.lease_reads.keys);
         number("lease_read_us", micros(self.lease_reads.time));
         number("index_reads", self.index_reads.keys);
@@ -253,6 +267,9 @@ mod tests {
             elections: 2,
             snapshots: 1,
             log_entries: 5,
+            checked_files: 2,
+            swept_pages: 5_120,
+            damaged_pages: 0,
             lease_reads: read,
             index_reads: read,
             replicas_equal: true,
@@ -290,6 +307,10 @@ mod tests {
         let mut bad = report();
         bad.index_reads.missing = 1;
         assert!(!bad.is_good());
+        let mut bad = report();
+        bad.damaged_pages = 1;
+        assert!(!bad.is_good());
+        assert!(bad.table().contains("1 DAMAGED"));
     }
 
     #[test]

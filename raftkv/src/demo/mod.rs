@@ -58,6 +58,8 @@ pub(crate) struct Options {
     pub(crate) seed: u64,
     /// How many records to make up.
     pub(crate) records: u64,
+    /// Pages swept per second and file; 0 for none.
+    pub(crate) sweep: u64,
 }
 
 impl Options {
@@ -195,7 +197,7 @@ impl Job<'_> {
             say(&left_out);
         }
         let replicas = self.options.replicas();
-        let cluster = Cluster::start(machines, replicas, config())?;
+        let cluster = Cluster::start(machines, replicas, config(), self.options.sweep)?;
         let outcome = self.work(&cluster, replicas);
         let stopped = cluster.stop();
         let report = outcome?;
@@ -218,6 +220,7 @@ impl Job<'_> {
         let index_reads =
             check::read_back(cluster, &mut self.manifest, in_flight, true, "reading by index")?;
         let replicas_equal = check::replicas_are_equal(cluster, PATIENCE)?;
+        cluster.check()?;
         let counts = cluster.counts();
         Ok(self.report(old, loaded, &marks, lease_reads, index_reads, replicas_equal, counts))
     }
@@ -313,6 +316,9 @@ impl Job<'_> {
             elections: counts.elections,
             snapshots: counts.snapshots,
             log_entries: counts.log_entries,
+            checked_files: counts.checked_files,
+            swept_pages: counts.swept_pages,
+            damaged_pages: counts.damaged_pages,
             lease_reads,
             index_reads,
             replicas_equal,

@@ -1,3 +1,5 @@
+//! What PD believes of which report.
+
 use super::*;
 
 fn record(id: u64, range: (&'static str, &'static str), version: u64) -> RegionRecord {
