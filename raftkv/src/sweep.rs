@@ -134,7 +134,14 @@ fn sweep(mut files: Vec<Box<dyn Sweep>>, budget: u64, found: &Found, stop: &Rece
 
 #[cfg(test)]
 mod tests {
+    use engine_traits::mem::{MemEngine, MemRaftLog};
+    use raftstore_core::Config;
+
     use super::*;
+    use crate::{
+        cluster::{Cluster, ClusterError},
+        machine::{Disks, Machine, MachineError, MemMachine},
+    };
 
     /// A file whose slices end as told, one after the other; then it is whole.
     struct Told(Vec<Result<u64, Error>>);
@@ -175,6 +182,41 @@ mod tests {
         };
         assert!(!found.slice(&mut Told(vec![Err(refused)]), 10));
         assert_eq!(found.damaged.load(Ordering::Relaxed), 1);
+    }
+
+    /// A store in memory beside a file that is damaged.
+    #[derive(Default)]
+    struct Damaged(MemMachine);
+
+    impl Machine for Damaged {
+        type Kv = MemEngine;
+        type Log = MemRaftLog;
+
+        fn power_on(&mut self) -> Result<Disks<MemEngine, MemRaftLog>, MachineError> {
+            let files: Vec<Box<dyn Sweep>> = vec![Box::new(Told(vec![Err(damage(7))]))];
+            Ok(Disks { files, ..self.0.power_on()? })
+        }
+
+        fn cut_power(&mut self) {
+            self.0.cut_power();
+        }
+    }
+
+    #[test]
+    fn damage_ends_what_is_awaited_of_the_cluster() {
+        let machines = vec![Damaged::default()];
+        let cluster = Cluster::start(machines, 1, Config::default(), 10).unwrap();
+        let never = cluster.wait("nothing", Duration::from_secs(60), || false).unwrap_err();
+        assert!(matches!(never, ClusterError::Damaged { number: 1, .. }), "{never}");
+        assert!(never.to_string().contains("store 1: told.redb"), "{never}");
+        assert_eq!(cluster.counts().damaged_pages, 1);
+        cluster.stop().unwrap();
+        // With the sweep turned off nobody looks.
+        let machines = vec![Damaged::default()];
+        let cluster = Cluster::start(machines, 1, Config::default(), 0).unwrap();
+        cluster.check().unwrap();
+        assert_eq!(cluster.counts().damaged_pages, 0);
+        cluster.stop().unwrap();
     }
 
     #[test]

@@ -137,26 +137,6 @@ fn lost_data_is_found() {
     assert!(String::from_utf8_lossy(&second.stderr).contains("was acknowledged"));
 }
 
-/// A page that no read needs is damaged while nothing runs: the sweep finds it, and what is
-/// still to be done is not called done.
-#[test]
-fn damage_that_nobody_reads_is_found() {
-    let folder = tempfile::tempdir().unwrap();
-    let dir = text(folder.path());
-    assert_good(&demo(&["--records", "200", "--dir", dir, "--json"]));
-    let file = folder.path().join("store-1").join("data.redb");
-    let mut bytes = fs::read(&file).unwrap();
-    // The last page that holds nothing: the file grows in steps, and its end is spare.
-    let page = bytes.chunks(4096).rposition(|page| page.iter().all(|byte| *byte == 0));
-    let at = page.expect("a file of redb has room to grow") * 4096 + 99;
-    bytes[at] ^= 1;
-    fs::write(&file, &bytes).unwrap();
-    let next = demo(&["--records", "200", "--dir", dir, "--sweep", "1000000", "--json"]);
-    assert_eq!(next.status.code(), Some(1));
-    let said = String::from_utf8_lossy(&next.stderr).into_owned();
-    assert!(said.contains("store 1: data.redb") && said.contains("page"), "{said}");
-}
-
 #[test]
 fn a_directory_tree_is_loaded() {
     let folder = tempfile::tempdir().unwrap();

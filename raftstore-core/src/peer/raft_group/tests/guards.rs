@@ -59,6 +59,8 @@ fn r9_raft_is_still_until_its_snapshot_is_in() {
     assert!(collected.snapshot.is_some());
     group.launch(&mut collected, None);
     still(&mut group);
+    // raft has an answer to give, which has to wait too (W7).
+    group.step(response(2, MessageType::MsgHeartbeat, 6)).unwrap();
     assert!(!group.has_ready(), "a ready was offered while the snapshot is taken in");
     group.unpark(1);
     let late = group.on_round_durable(1);

@@ -1,0 +1,32 @@
+//! The fuzz targets, with a fixed number of inputs under a fixed seed. For longer runs see
+//! `fuzz/README.md`.
+
+#[path = "../fuzz/src/lib.rs"]
+mod targets;
+
+use targets::{
+    TARGETS,
+    drive::{Corpus, Numbers},
+    seeds,
+};
+
+/// A fraction of a second for each target.
+const INPUTS: u64 = 20_000;
+
+#[test]
+fn no_decoder_panics_or_reads_its_own_writing_differently() {
+    for (name, target) in TARGETS {
+        let (mut corpus, mut numbers) = (Corpus::default(), Numbers::new(1));
+        let known = seeds::of(name);
+        for input in known.clone() {
+            corpus.show(target, input);
+        }
+        let at_first = corpus.ways();
+        assert!(at_first > known.len() / 3, "{name}: the inputs to begin with are all alike");
+        for _ in 0..INPUTS {
+            corpus.show(target, corpus.next(&mut numbers));
+        }
+        // A driver that finds nothing new has not got behind the first check.
+        assert!(corpus.ways() > 2 * at_first, "{name}: {} ways", corpus.ways());
+    }
+}
