@@ -8,9 +8,7 @@ use raftstore_proto::{
     StoreId, StoreIdent, Truncated,
     wire::{
         encode_command, encode_region, encode_response, encode_snapshot_data,
-        record::{
-            encode_apply_state, encode_local_state, encode_region_state, encode_store_ident,
-        },
+        record::{encode_apply_state, encode_local_state, encode_region_state, encode_store_ident},
     },
 };
 
