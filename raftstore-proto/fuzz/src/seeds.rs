@@ -92,6 +92,7 @@ fn command(body: Body) -> Command {
         epoch: Some(region().epoch),
         term: 7,
         read_quorum: true,
+        replica_read: true,
     };
     Command { header, body }
 }
