@@ -1,6 +1,7 @@
 //! The fuzz targets, with a fixed number of inputs under a fixed seed. For longer runs see
 //! `fuzz/README.md`.
 
+#[expect(unreachable_pub, reason = "it is a library where it is at home")]
 #[path = "../fuzz/src/lib.rs"]
 mod targets;
 
