@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use raft::eraftpb::MessageType;
-use raftstore_proto::{AdminCommand, Body, RaftMessage, RegionError, RegionPhase};
+use raftstore_proto::{AdminCommand, Body, PeerChange, RaftMessage, RegionError, RegionPhase};
 
 use super::harness::*;
 use crate::{Config, Event, PdRequest};
@@ -190,4 +190,27 @@ fn h76_silence_counts_from_the_election() {
     assert_eq!(reported[0].peer, voter(R1, 3));
     assert_eq!(reported[0].down_seconds, limit.as_secs());
     assert!(cluster.on(1).status(R1).is_leader);
+}
+
+/// CC-17: a leader that is asked to remove itself, or to become a learner, says no, and
+/// nothing of it is in the log. Others can be removed still.
+#[test]
+fn cc_17_the_leader_cannot_remove_itself() {
+    let mut cluster = three();
+    cluster.elect(1, R1);
+    let before = cluster.on(1).status(R1);
+    let demotion = PeerChange { kind: raftstore_proto::ChangeKind::AddLearner, peer: voter(R1, 1) };
+    for change in [removing(voter(R1, 1)), demotion] {
+        let refused = cluster.on(1).change(R1, change);
+        let refusal = cluster.on(1).refusal(refused);
+        assert!(matches!(refusal, RegionError::ConfChangeRejected { .. }), "{refusal:?}");
+        cluster.settle();
+        assert_eq!(cluster.on(1).status(R1), before, "the refusal left a trace");
+    }
+    let others = cluster.on(1).change(R1, removing(voter(R1, 3)));
+    cluster.settle();
+    assert!(cluster.on(1).answer(others).unwrap().is_ok());
+    let after = cluster.on(1).status(R1);
+    assert!(after.is_leader);
+    assert_eq!(after.region.peers, [voter(R1, 1), voter(R1, 2)]);
 }

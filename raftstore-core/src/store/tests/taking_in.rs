@@ -268,3 +268,27 @@ fn h53_a_snapshot_that_comes_too_late_is_dropped() {
     assert!(leader.gives_up_generated(key), "{:?}", leader.tasks);
     assert!(!leader.out.iter().any(|message| message.snapshot().is_some()));
 }
+
+/// R20: bytes that another incarnation had asked for are not sent in this one's name; what it
+/// asked for itself still is.
+#[test]
+fn r20_a_snapshot_built_for_another_incarnation_is_not_sent() {
+    let mut cluster = with_a_lagging_member();
+    ask_for_a_snapshot(&mut cluster);
+    let leader = cluster.on(1);
+    let own = leader.build_unheard();
+    let TaskDone::Built { region, incarnation, built: Some(built) } = own else {
+        panic!("{own:?}")
+    };
+    let other = incarnation + 1;
+    let built_for_other =
+        TaskDone::Built { region, incarnation: other, built: Some(built.clone()) };
+    leader.take(Event::TaskDone(built_for_other));
+    assert!(leader.gives_up_generated(built.key), "{:?}", leader.tasks);
+    assert!(!leader.out.iter().any(|message| message.snapshot().is_some()));
+    leader.tasks.clear();
+    leader.take(Event::TaskDone(TaskDone::Built { region, incarnation, built: Some(built) }));
+    assert!(leader.out.iter().any(|message| message.snapshot().is_some()));
+    cluster.settle();
+    assert_eq!(cluster.on(3).data("k").as_deref(), Some(&b"v4"[..]));
+}
