@@ -93,7 +93,7 @@ fn region(id: u64, last: u64) -> Region {
 
 #[test]
 fn an_idle_region_stays_under_12_kib() {
-    const REGIONS: u64 = 10_000;
+    const REGIONS: u64 = 100_000;
     let (kv, raft) = (MemEngine::default(), MemRaftLog::default());
     for id in 1..=REGIONS {
         raftstore_core::seed::seed_region(&kv, &raft, &region(id, REGIONS), StoreId::must(1))
