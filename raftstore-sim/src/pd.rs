@@ -13,6 +13,7 @@ use crate::{
     counters::Sometimes,
     plan::Plan,
     queue::{MICRO, MILLI, Nanos, SECOND},
+    rng::Rng,
     world::{NodeStep, World},
 };
 
@@ -48,6 +49,9 @@ impl Pd {
             max_store_down_ms: 20_000,
             store_silent_ms: 5_000,
             operator_timeout_ms: 15_000,
+            transfer_timeout_ms: 10_000,
+            hot_rest_ms: 15_000,
+            joint_replacement: Rng::fork(plan.seed, "pd").chance(500),
             ..PdConfig::default()
         };
         Self {

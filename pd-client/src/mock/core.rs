@@ -311,6 +311,11 @@ impl PdCore {
             let written = heartbeat.written_bytes;
             let mut record = check::heartbeat(now_ms, heartbeat)?;
             record.flow = self.flow(now_ms, &record, written);
+            if record.approximate_size == 0 {
+                // A new leader does not know yet. What it had before is a better guess.
+                let known = self.directory.get(id);
+                record.approximate_size = known.map_or(0, |known| known.approximate_size);
+            }
             self.update(record)
         });
         self.note(&outcome);
@@ -391,13 +396,18 @@ impl PdCore {
         self.check_bootstrapped()?;
         regions.iter().try_for_each(check::region)?;
         check::chain(&regions)?;
+        // Until their leaders say more, the parts share what the whole had.
+        let whole = regions.iter().find_map(|region| self.directory.get(region.id));
+        let size = whole.map_or(0, |whole| whole.approximate_size) / regions.len().max(1) as u64;
         for region in regions {
             let mut record = RegionRecord::unled(region);
+            record.approximate_size = size;
             if let Some(known) = self.directory.get(record.region.id) {
                 let is_member = |peer: &Peer| record.region.peer(peer.id).is_some();
                 record = RegionRecord {
                     leader: known.leader.filter(is_member),
                     region: record.region,
+                    approximate_size: size,
                     ..known.clone()
                 };
             }

@@ -22,15 +22,8 @@ impl<R: RaftEngine> Peer<R> {
                     .then_some(PeerDown { peer: *peer, down_seconds: silent.as_secs() })
             })
             .collect();
-        let truncated = self.group.storage().truncated.index;
-        let behind: Vec<u64> = self
-            .group
-            .progress()
-            .filter(|(_, progress)| progress.matched < truncated || progress.in_snapshot)
-            .map(|(id, _)| id)
-            .collect();
-        let pending_peers =
-            others().filter(|peer| behind.contains(&peer.id.get())).copied().collect();
+        let pending_peers = self.pending_peers();
+        self.told_pending = pending_peers.len();
         let (written_bytes, written_keys) = std::mem::take(&mut self.written);
         RegionHeartbeat {
             region: self.region().clone(),
@@ -40,7 +33,37 @@ impl<R: RaftEngine> Peer<R> {
             pending_peers,
             written_bytes,
             written_keys,
-            approximate_size: self.size.estimate(),
+            approximate_size: self.size.reported(),
+        }
+    }
+
+    /// Members that need a snapshot or are installing one, as the leader knows.
+    fn pending_peers(&self) -> Vec<raftstore_proto::Peer> {
+        let truncated = self.group.storage().truncated.index;
+        let behind: Vec<u64> = self
+            .group
+            .progress()
+            .filter(|(_, progress)| progress.matched < truncated || progress.in_snapshot)
+            .map(|(id, _)| id)
+            .collect();
+        let others = self.region.peers.iter().filter(|peer| peer.id != self.replica.id);
+        others.filter(|peer| behind.contains(&peer.id.get())).copied().collect()
+    }
+
+    /// Members that are being sent a snapshot.
+    pub(crate) fn sending_snapshots(&self) -> usize {
+        self.group.progress().filter(|(_, progress)| progress.in_snapshot).count()
+    }
+
+    /// Tells PD at once when a member has caught up that it was told to be pending: it may
+    /// wait for that.
+    pub(crate) fn check_pending<K: KvEngine, H: Hooks>(&mut self, ctx: &mut Context<K, R, H>) {
+        if self.told_pending > 0
+            && self.is_leader()
+            && self.pending_peers().len() < self.told_pending
+        {
+            let heartbeat = self.heartbeat(ctx);
+            ctx.effects.pd.push(PdRequest::RegionHeartbeat(heartbeat));
         }
     }
 

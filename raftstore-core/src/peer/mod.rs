@@ -123,6 +123,8 @@ pub(crate) struct Peer<R: RaftEngine> {
     /// Bytes and keys written since the last heartbeat to PD.
     pub(crate) written: (u64, u64),
     pub(crate) size: RegionSize,
+    /// Members of which PD was told last that they wait for a snapshot.
+    told_pending: usize,
 }
 
 /// See [`Peer::seen`].
@@ -202,6 +204,7 @@ impl<R: RaftEngine> Peer<R> {
             conf_changed_at: None,
             written: (0, 0),
             size: RegionSize::default(),
+            told_pending: 0,
         })
     }
 

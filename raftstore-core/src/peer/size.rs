@@ -29,6 +29,11 @@ impl RegionSize {
         self.looked_at.unwrap_or(0).saturating_add_signed(self.grown_bytes)
     }
 
+    /// What PD is told: 0 as long as only growth is known, which says little.
+    pub(crate) fn reported(&self) -> u64 {
+        self.looked_at.map_or(0, |_| self.estimate())
+    }
+
     /// Entries were applied.
     pub(crate) fn applied(&mut self, bytes: i64, keys: u64, deleted_keys: u64) {
         self.grown_bytes = self.grown_bytes.saturating_add(bytes);

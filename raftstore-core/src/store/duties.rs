@@ -10,7 +10,7 @@ use super::{
     Store,
     log_gc::{self, LogProgress},
 };
-use crate::{Config, PdRequest, hooks::Hooks};
+use crate::{Config, PdRequest, hooks::Hooks, peer::Peer};
 
 /// A duty that comes round every so many base ticks. Zero is never.
 #[derive(Clone, Copy, Debug)]
@@ -149,6 +149,7 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
             }
             if peer.is_active() {
                 peer.tick(ctx);
+                peer.check_pending(ctx);
             } else {
                 ctx.mark(peer.region_id());
             }
@@ -231,13 +232,15 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
         let leaders = self.peers.values().filter(|peer| peer.is_leader());
         self.ctx.metrics.leaders = leaders.count() as u64;
         let written = (self.ctx.metrics.applied_bytes, self.ctx.metrics.applied_keys);
+        let leaders = self.peers.values().filter(|peer| peer.is_leader());
+        let sending: usize = leaders.map(Peer::sending_snapshots).sum();
         let stats = StoreStats {
             store: self.ctx.store,
             capacity_bytes: self.ctx.config.capacity,
             available_bytes: 0,
             used_bytes: 0,
             region_count,
-            sending_snapshots: 0,
+            sending_snapshots: sending as u64,
             receiving_snapshots: 0,
             applying_snapshots: applying.count() as u64,
             start_time_seconds: 0,
@@ -248,7 +251,7 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
                 .peers
                 .values()
                 .filter(|peer| peer.quarantined)
-                .map(crate::peer::Peer::region_id)
+                .map(Peer::region_id)
                 .chain(self.unreadable.iter().copied())
                 .collect(),
         };

@@ -4,7 +4,7 @@ use pd_client::{OrderAction, mock::PdConfig};
 use raftstore_proto::{ChangeKind, Peer, PeerChange, PeerId, RegionError, RegionId, StoreId};
 use raftstore_sim::{cluster::Cluster, plan::Plan, queue::SECOND};
 
-use crate::one_replica;
+use crate::{fair_plan, for_seeds, one_replica};
 
 fn voter(store: u64, peer: u64) -> Peer {
     Peer::voter(PeerId::must(peer), StoreId::must(store))
@@ -142,45 +142,48 @@ fn cc_10_the_same_driven_by_pd() {
 
 #[test]
 fn cc_16_pd_heals_the_replica_count_up_and_down() {
-    let mut plan = Plan::quiet(1, 7, 1);
-    plan.pd_schedules = true;
-    let mut cluster = Cluster::started(plan);
-    let five = PdConfig {
-        max_replicas: 5,
-        balance_regions: false,
-        balance_leaders: false,
-        ..cluster.pd.core.config().clone()
-    };
-    cluster.pd.core.set_config(five);
-    cluster.must_put("k1", "v1");
-    let has = |count: usize| {
-        move |world: &mut raftstore_sim::world::World| {
-            world.leader_store(1).and_then(|store| world.peer_status(store, 1)).is_some_and(
-                |leader| {
-                    leader.region.peers.len() == count
-                        && leader
-                            .region
-                            .peers
-                            .iter()
-                            .all(|peer| peer.role == raftstore_proto::PeerRole::Voter)
-                },
-            )
-        }
-    };
-    cluster.wait_within(240 * SECOND, "five replicas", has(5));
-    let free = (1..=7)
-        .find(|store| !stores_of(&cluster).contains(store))
-        .expect("two stores have no replica");
-    let id = cluster.pd.alloc_id();
-    cluster.must_add(1, free, id);
-    cluster.wait_within(120 * SECOND, "five replicas again", has(5));
-    let leader = cluster.wait_leader(1);
-    let victim =
-        stores_of(&cluster).into_iter().find(|store| *store != leader).expect("others remain");
-    cluster.must_remove(1, victim);
-    cluster.wait_within(120 * SECOND, "five replicas once more", has(5));
-    // No oscillation.
-    let settled = cluster.region(1).epoch.conf_ver;
-    cluster.pass(60 * SECOND);
-    assert_eq!(cluster.region(1).epoch.conf_ver, settled);
+    for_seeds(|seed| {
+        let mut plan = fair_plan(seed, 7, 1, |_| {});
+        plan.pd_schedules = true;
+        let mut cluster = Cluster::started(plan);
+        let five = PdConfig {
+            joint_replacement: seed % 2 == 0,
+            max_replicas: 5,
+            balance_regions: false,
+            balance_leaders: false,
+            ..cluster.pd.core.config().clone()
+        };
+        cluster.pd.core.set_config(five);
+        cluster.must_put("k1", "v1");
+        let has = |count: usize| {
+            move |world: &mut raftstore_sim::world::World| {
+                world.leader_store(1).and_then(|store| world.peer_status(store, 1)).is_some_and(
+                    |leader| {
+                        leader.region.peers.len() == count
+                            && leader
+                                .region
+                                .peers
+                                .iter()
+                                .all(|peer| peer.role == raftstore_proto::PeerRole::Voter)
+                    },
+                )
+            }
+        };
+        cluster.wait_within(240 * SECOND, "five replicas", has(5));
+        let free = (1..=7)
+            .find(|store| !stores_of(&cluster).contains(store))
+            .expect("two stores have no replica");
+        let id = cluster.pd.alloc_id();
+        cluster.must_add(1, free, id);
+        cluster.wait_within(120 * SECOND, "five replicas again", has(5));
+        let leader = cluster.wait_leader(1);
+        let victim =
+            stores_of(&cluster).into_iter().find(|store| *store != leader).expect("others remain");
+        cluster.must_remove(1, victim);
+        cluster.wait_within(120 * SECOND, "five replicas once more", has(5));
+        // No oscillation.
+        let settled = cluster.region(1).epoch.conf_ver;
+        cluster.pass(60 * SECOND);
+        assert_eq!(cluster.region(1).epoch.conf_ver, settled);
+    });
 }

@@ -9,6 +9,7 @@ mod hb;
 mod jc;
 mod kv;
 mod lrn;
+mod pd;
 mod raft;
 mod read;
 mod rr;

@@ -284,6 +284,8 @@ impl View<'_> {
         self.stores
             .iter()
             .filter(|store| self.can_take(store))
+            // What is damaged there has to go first; some of it can never.
+            .filter(|store| !store.damaged_regions.contains(&record.region.id))
             .map(|store| store.info.id)
             .filter(|store| record.region.peer_on(*store).is_none())
             .filter(|store| !self.is_avoided(record, *store))
