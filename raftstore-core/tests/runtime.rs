@@ -18,7 +18,7 @@ use engine_traits::{
     mem::{MemEngine, MemRaftLog},
 };
 use pd_client::{
-    PdClient,
+    OrderAction, PdClient, SplitPolicy,
     mock::{MockPd, PdConfig},
 };
 use raftstore_core::{
@@ -446,6 +446,35 @@ fn h28_a_full_queue_answers_at_once() {
     assert_eq!(answered.len(), sent);
     assert_eq!(handle.waiting(), 0);
     hub.close();
+}
+
+/// Whoever wants a region split is answered, with PD and without; and PD can want it too.
+#[test]
+fn h28_a_split_is_answered_whatever_becomes_of_pd() {
+    let cluster = Cluster::new(1, 3);
+    for number in 0..8 {
+        cluster.put(number);
+    }
+    let split = |at: usize| -> Result<ResponseBody, RegionError> {
+        let (region, leader) = cluster.route(&key(at)).expect("PD knows the regions");
+        let handle = cluster.handle(leader.store).expect("the store runs");
+        let reply = handle.split_region(region.id, region.epoch, vec![key(at)]);
+        reply.wait_for(DEADLINE).expect("everybody is answered").body
+    };
+    cluster.pd.set_available(false);
+    let refused = split(2);
+    assert!(matches!(refused, Err(RegionError::PlacementUnavailable)), "{refused:?}");
+    cluster.pd.set_available(true);
+    wait_until("a split with PD's ids", || split(2).ok());
+    let regions = || cluster.pd.with_core(|core, _| core.scan_regions(b"", b"", 9));
+    wait_until("PD to know both parts", || (regions().len() == 2).then_some(()));
+    let (region, _) = wait_until("a leader", || cluster.route(&key(5)));
+    let action = OrderAction::SplitRegion { keys: vec![key(5)], policy: SplitPolicy::Keys };
+    cluster.pd.force_order(region.id, action).expect("PD knows the region");
+    wait_until("the split that PD wants", || (regions().len() == 3).then_some(()));
+    for number in 0..8 {
+        assert_eq!(cluster.get(number, false), Some(value(number)));
+    }
 }
 
 #[test]
