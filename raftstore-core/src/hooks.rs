@@ -47,6 +47,14 @@ pub enum Bug {
     DestroyOutOfOrder,
     /// Restart does not redo an interrupted snapshot installation.
     InstallNotRedone,
+    /// A joint configuration is entered and left with one and the same entry.
+    JointSkipped,
+    /// A peer that is built in a joint configuration knows of the new half only.
+    JointHalfForgotten,
+    /// Nobody ends a joint configuration unless told to.
+    JointNeverLeft,
+    /// A leader that has applied its own demotion leads on.
+    LeadsWithoutVote,
 }
 
 /// A place in the core that a test may want to stop at, slow down or fail in.

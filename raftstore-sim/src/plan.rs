@@ -294,6 +294,15 @@ impl Plan {
                 plan.faults.partition = Some(rng.between(2, 5) * SECOND);
                 plan.faults.one_way = Some(rng.between(2, 5) * SECOND);
             }
+            Bug::JointSkipped
+            | Bug::JointHalfForgotten
+            | Bug::JointNeverLeft
+            | Bug::LeadsWithoutVote => {
+                plan.faults.churn = Some(rng.between(300, 1_000) * MILLI);
+                plan.faults.crash = Some(rng.between(1, 3) * SECOND);
+                plan.faults.partition = Some(rng.between(2, 4) * SECOND);
+                plan.pace.apply = *rng.pick(&[MILLI, 30 * MILLI]);
+            }
             Bug::TombstoneIgnored
             | Bug::GcWithoutPeerId
             | Bug::DestroyOutOfOrder

@@ -35,6 +35,10 @@ pub const BUGS: &[(Bug, &str)] = &[
     (Bug::CommitNotRepaired, "commit-not-repaired"),
     (Bug::DestroyOutOfOrder, "destroy-out-of-order"),
     (Bug::InstallNotRedone, "install-not-redone"),
+    (Bug::JointSkipped, "joint-skipped"),
+    (Bug::JointHalfForgotten, "joint-half-forgotten"),
+    (Bug::JointNeverLeft, "joint-never-left"),
+    (Bug::LeadsWithoutVote, "leads-without-vote"),
 ];
 
 /// The bug of this name.

@@ -24,8 +24,8 @@ use std::{
 use engine_traits::{KvEngine, RaftEngine};
 use raft::eraftpb::{Message, MessageType};
 use raftstore_proto::{
-    ApplyState, Epoch, LocalState, Peer as Replica, PeerId, RaftMessage, Region, RegionError,
-    RegionId,
+    ApplyState, Epoch, LocalState, Peer as Replica, PeerId, PeerRole, RaftMessage, Region,
+    RegionError, RegionId,
 };
 
 pub(crate) use collect::Round;
@@ -151,8 +151,15 @@ impl<R: RaftEngine> Peer<R> {
         birth: Birth,
     ) -> Result<Self, FatalError> {
         let Birth { region, replica, local, applied, last_term } = birth;
+        let mut known = std::borrow::Cow::Borrowed(&region);
+        if ctx.hooks.planted(Bug::JointHalfForgotten) {
+            for peer in &mut known.to_mut().peers {
+                let votes = peer.role.votes_after();
+                peer.role = if votes { PeerRole::Voter } else { PeerRole::Learner };
+            }
+        }
         let storage =
-            PeerStorage::new(ctx.raft.clone(), &region, &local, applied.truncated, last_term);
+            PeerStorage::new(ctx.raft.clone(), &known, &local, applied.truncated, last_term);
         let group = RaftGroup::new(
             &ctx.config,
             storage,

@@ -256,6 +256,9 @@ impl<R: RaftEngine> Peer<R> {
         if !self.is_leader() || !self.region().is_joint() || after.is_zero() {
             return None;
         }
+        if ctx.hooks.planted(Bug::JointNeverLeft) {
+            return None;
+        }
         let settled = self.conf_changed_at.is_none_or(|at| ctx.now.since(at) >= after)
             && self.applied_own_term()
             && !self.group.has_pending_conf()

@@ -110,6 +110,12 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
         // A snapshot may already contain the change, in raft's eyes too (H51, R36).
         if index >= peer.group.first_index() || ctx.hooks.planted(Bug::ConfChangeTwice) {
             peer.group.apply_conf_change(changes);
+            if changes.len() > 1 && ctx.hooks.planted(Bug::JointSkipped) {
+                peer.group.apply_conf_change(&[]);
+            }
+            if !ctx.hooks.planted(Bug::LeadsWithoutVote) {
+                peer.group.follow_unless_voter();
+            }
         }
         let removes_own = after.peer(peer.replica.id).is_none();
         if !removes_own {

@@ -6,7 +6,10 @@ use raftstore_proto::{Entry, RegionId};
 use super::{World, node::SeenPeer};
 use crate::{
     counters::Sometimes,
-    invariants::{Recorded, Seen, check_chain, check_durable, check_new_leader, check_ranges},
+    invariants::{
+        Recorded, Seen, check_chain, check_durable, check_leader_votes, check_new_leader,
+        check_ranges,
+    },
 };
 
 /// How many steps pass between two looks at all key ranges of a store.
@@ -89,6 +92,7 @@ impl World {
         let checked = self.checks.monotonic.check(&seen);
         self.require(checked);
         if seen.initialized {
+            self.require(check_leader_votes(store, status));
             if !seen.installing {
                 self.require(check_chain(&seen));
             }

@@ -110,11 +110,16 @@ impl<R: RaftEngine> RaftGroup<R> {
         if refused { Err(RegionError::ConfChangePending) } else { Ok(placed) }
     }
 
-    /// Tells raft of an applied membership change; one it already knows is no error (H51).
+    /// Tells raft of an applied membership change; one it already knows is no error (H51). To
+    /// be followed by [`RaftGroup::follow_unless_voter`] before anything else.
     pub(crate) fn apply_conf_change(&mut self, changes: &[PeerChange]) {
         // raft refuses a change that its configuration already contains: a single one is then
         // without effect, and a joint one is neither entered nor left twice.
         let _ = self.raw.apply_conf_change(&conf_change_of(changes));
+    }
+
+    /// Stops leading once it is no voter any more.
+    pub(crate) fn follow_unless_voter(&mut self) {
         if self.is_leader() && !self.raw.raft.promotable() {
             // Several paths assume that a leader is a member (R17, H66).
             self.step_down();

@@ -76,6 +76,7 @@ fn r17_a_leader_that_is_no_voter_any_more_follows_at_once() {
     let mut demoted = lone_leader(&[2]);
     let swap = [change(ChangeKind::AddLearner, 1), change(ChangeKind::AddNode, 2)];
     demoted.apply_conf_change(&swap);
+    demoted.follow_unless_voter();
     assert!(demoted.is_leader(), "it votes in the old half, and may lead until the end");
     demoted.apply_conf_change(&[]);
 
@@ -85,6 +86,7 @@ fn r17_a_leader_that_is_no_voter_any_more_follows_at_once() {
     removed.apply_conf_change(&[change(ChangeKind::RemoveNode, 1)]);
 
     for mut group in [demoted, removed] {
+        group.follow_unless_voter();
         assert!(!group.is_leader());
         assert_eq!(group.leader(), 0);
         // It neither proposes nor campaigns, and nothing in raft trips over it.
