@@ -119,6 +119,16 @@ impl RangeEnd {
 }
 
 impl StoreMeta {
+    /// For one opening of a store. `life` is another number at each of them, in its low 32
+    /// bits: incarnations are told apart over restarts too, since answers to what a former life
+    /// had asked may still be on their way (R20).
+    #[must_use]
+    pub fn of_life(life: u64) -> Self {
+        let this = Self::default();
+        this.incarnations.fetch_max(life << 32, Ordering::AcqRel);
+        this
+    }
+
     /// A number no RawNode of this store was built under before (R20).
     pub(crate) fn next_incarnation(&self) -> u64 {
         self.incarnations.fetch_add(1, Ordering::AcqRel) + 1

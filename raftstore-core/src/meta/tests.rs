@@ -18,6 +18,18 @@ fn region(region: u64, start: &'static str, end: &'static str) -> Region {
     }
 }
 
+/// R20: a restarted store gives its peers numbers that none of an earlier life had, so that
+/// a late answer to a question of that life answers nobody.
+#[test]
+fn r20_incarnations_differ_from_life_to_life() {
+    let numbers = |life| {
+        let meta = StoreMeta::of_life(life);
+        [meta.next_incarnation(), meta.next_incarnation()]
+    };
+    let (first, second) = (numbers(1), numbers(2));
+    assert!(first.iter().all(|number| !second.contains(number)), "{first:?} {second:?}");
+}
+
 /// H12: who may be born by a split.
 #[test]
 fn h12_a_birth_gives_way_to_whatever_is_newer() {

@@ -149,7 +149,12 @@ impl<K: KvEngine> Node<K> {
         let bootstrap = Bootstrap::new(kv.clone(), raft.clone(), cluster);
         let store = patience.bootstrap(bootstrap, &info)?;
         let config = Arc::new(config);
-        let (meta, views) = (Arc::<StoreMeta>::default(), Arc::<Views>::default());
+        let millis = std::time::SystemTime::now()
+            .duration_since(std::time::SystemTime::UNIX_EPOCH)
+            .map_or(0, |since| since.as_millis());
+        // Lives are told apart by when they began; the low bits do.
+        let life = u64::try_from(millis).unwrap_or(u64::MAX);
+        let (meta, views) = (Arc::new(StoreMeta::of_life(life)), Arc::<Views>::default());
         let clock = MonoClock::start();
         let store_options = StoreOptions {
             config: Arc::clone(&config),

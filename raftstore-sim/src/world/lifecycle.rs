@@ -37,7 +37,7 @@ impl World {
             return;
         }
         node.life += 1;
-        let meta = Arc::new(StoreMeta::default());
+        let meta = Arc::new(StoreMeta::of_life(node.life));
         let views = Arc::new(Views::default());
         let received = received_snapshots(node);
         let options = StoreOptions {
