@@ -2,7 +2,10 @@
 //! simulated time until something is true.
 #![expect(clippy::panic, reason = "scenarios are tests, and a test fails by panicking")]
 
-use std::ops::{Deref, DerefMut};
+use std::{
+    cell::Cell,
+    ops::{Deref, DerefMut},
+};
 
 use bytes::Bytes;
 use engine_traits::Reader;
@@ -28,6 +31,44 @@ use crate::{
 pub const PATIENCE: Nanos = 60 * SECOND;
 /// How many lines of the timeline are shown when a scenario fails.
 const TAIL: usize = 80;
+
+thread_local! {
+    static SEED: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Runs a scenario under `seeds` seeds. [`scenario_plan`] and what builds on it follow
+/// them; a failure says which seed it was.
+pub fn under_seeds(seeds: u64, scenario: impl Fn(u64)) {
+    struct Told(u64);
+    impl Drop for Told {
+        fn drop(&mut self) {
+            SEED.with(|seed| seed.set(0));
+            if std::thread::panicking() {
+                tracing_seed(self.0);
+            }
+        }
+    }
+    for number in 1..=seeds {
+        SEED.with(|seed| seed.set(number));
+        let told = Told(number);
+        scenario(number);
+        drop(told);
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "a failing test tells its seed")]
+fn tracing_seed(seed: u64) {
+    eprintln!("the scenario failed under seed {seed}");
+}
+
+/// A quiet plan; under a seed, one of the orders of events that it stands for.
+#[must_use]
+pub fn scenario_plan(stores: u64, replicas: u64) -> Plan {
+    match SEED.with(Cell::get) {
+        0 => Plan::quiet(1, stores, replicas),
+        seed => Plan::fair(seed, stores, replicas),
+    }
+}
 
 /// A cluster in the hands of a test. Every wait ends in simulated time; a violated
 /// invariant ends the test.
@@ -61,7 +102,7 @@ impl Cluster {
     /// `stores` stores, one region on all of them, leader on store 1.
     #[must_use]
     pub fn of(stores: u64) -> Self {
-        let mut cluster = Self::started(Plan::quiet(1, stores, stores));
+        let mut cluster = Self::started(scenario_plan(stores, stores));
         cluster.lead(1, 1);
         cluster
     }
@@ -371,13 +412,32 @@ impl Cluster {
         assert!(!self.region(region).is_joint(), "joint: {:?}", self.region(region));
     }
 
+    /// As [`Cluster::change`], again while the leader holds it for unsafe: members may still
+    /// be catching up.
+    fn change_when_safe(
+        &mut self,
+        region: u64,
+        kind: ChangeKind,
+        peer: Peer,
+    ) -> Result<ResponseBody, RegionError> {
+        let deadline = self.world.now + PATIENCE;
+        loop {
+            match self.change(region, kind, peer) {
+                Err(RegionError::ConfChangeUnsafe { .. }) if self.world.now < deadline => {
+                    self.pass(100 * MILLI);
+                }
+                result => return result,
+            }
+        }
+    }
+
     /// Adds a voter and waits until the change is applied.
     ///
     /// # Panics
     /// If it is refused.
     pub fn must_add(&mut self, region: u64, store: u64, peer: u64) {
         let peer = Peer::voter(PeerId::must(peer), StoreId::must(store));
-        let result = self.change(region, ChangeKind::AddNode, peer);
+        let result = self.change_when_safe(region, ChangeKind::AddNode, peer);
         assert!(result.is_ok(), "adding {peer:?}: {result:?}");
     }
 
@@ -387,7 +447,7 @@ impl Cluster {
     /// If it is refused.
     pub fn must_add_learner(&mut self, region: u64, store: u64, peer: u64) {
         let peer = Peer::learner(PeerId::must(peer), StoreId::must(store));
-        let result = self.change(region, ChangeKind::AddLearner, peer);
+        let result = self.change_when_safe(region, ChangeKind::AddLearner, peer);
         assert!(result.is_ok(), "adding {peer:?}: {result:?}");
     }
 
@@ -399,7 +459,7 @@ impl Cluster {
         let known = self.region(region);
         let peer = *known.peer_on(StoreId::must(store)).expect("the store has a member");
         let peer = Peer { role: PeerRole::Voter, ..peer };
-        let result = self.change(region, ChangeKind::RemoveNode, peer);
+        let result = self.change_when_safe(region, ChangeKind::RemoveNode, peer);
         assert!(result.is_ok(), "removing {peer:?}: {result:?}");
     }
 

@@ -245,6 +245,11 @@ impl<R: RaftEngine> Peer<R> {
         !self.going_away && !self.quarantined && self.intake.is_none()
     }
 
+    /// Entries given to apply that have not come back.
+    pub(crate) fn apply_lag(&self) -> u64 {
+        self.last_applying.saturating_sub(self.applied.applied)
+    }
+
     /// Whether everything given to apply has come back.
     pub(crate) fn is_drained(&self) -> bool {
         self.last_applying == self.applied.applied

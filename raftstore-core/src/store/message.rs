@@ -19,6 +19,10 @@ use crate::{
     peer::{Birth, Peer},
 };
 
+/// Entries that a peer may have yet to apply when it is told to campaign: raft looks through
+/// all of them at once (R32), and the new leader serves nobody before it has applied them.
+const CAMPAIGN_LAG_MAX: u64 = 256;
+
 impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
     pub(super) fn on_message(
         &mut self,
@@ -294,7 +298,9 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
                 }
             }
             Some(MessageKind::TimeoutNow)
-                if taking_snapshot || !peer.is_drained() || !peer.group.may_campaign() =>
+                if taking_snapshot
+                    || peer.apply_lag() > CAMPAIGN_LAG_MAX
+                    || !peer.group.may_campaign() =>
             {
                 return Err(Dropped::Backpressure);
             }

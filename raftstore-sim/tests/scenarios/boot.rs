@@ -12,6 +12,8 @@ use pd_client::{
 use raftstore_core::bootstrap::{Bootstrap, BootstrapAnswer, BootstrapError, BootstrapStep};
 use raftstore_proto::{ClusterId, StoreId};
 
+use crate::for_seeds;
+
 fn info(store: StoreId) -> StoreInfo {
     StoreInfo {
         id: store,
@@ -52,56 +54,63 @@ fn bootstrap(
 
 #[test]
 fn boot_01_several_stores_start_at_once_one_first_region() {
-    let mut pd = PdCore::new(ClusterId::must(1), PdConfig::manual());
-    let disks: Vec<(MemEngine, MemRaftLog)> =
-        (0..3).map(|_| (MemEngine::new(), MemRaftLog::new())).collect();
-    for _ in 0..2 {
-        for (kv, log) in &disks {
-            bootstrap(1, kv, log, &mut pd, true).expect("bootstraps");
+    for_seeds(|_| {
+        let mut pd = PdCore::new(ClusterId::must(1), PdConfig::manual());
+        let disks: Vec<(MemEngine, MemRaftLog)> =
+            (0..3).map(|_| (MemEngine::new(), MemRaftLog::new())).collect();
+        for _ in 0..2 {
+            for (kv, log) in &disks {
+                bootstrap(1, kv, log, &mut pd, true).expect("bootstraps");
+            }
         }
-    }
-    assert_eq!(pd.regions().count(), 1);
-    let first = pd.regions().next().expect("one").region.clone();
-    let holders = disks
-        .iter()
-        .filter(|(kv, _)| {
-            let key = raftstore_core::keys::region_state_key(first.id);
-            kv.get(Cf::Raft, &key).expect("readable").is_some()
-        })
-        .count();
-    assert_eq!(holders, 1, "nobody keeps a private first region");
+        assert_eq!(pd.regions().count(), 1);
+        let first = pd.regions().next().expect("one").region.clone();
+        let holders = disks
+            .iter()
+            .filter(|(kv, _)| {
+                let key = raftstore_core::keys::region_state_key(first.id);
+                kv.get(Cf::Raft, &key).expect("readable").is_some()
+            })
+            .count();
+        assert_eq!(holders, 1, "nobody keeps a private first region");
+    });
 }
 
 #[test]
 fn boot_06_wrong_cluster_is_fatal_and_changes_nothing() {
-    let mut pd = PdCore::new(ClusterId::must(1), PdConfig::manual());
-    let (kv, log) = (MemEngine::new(), MemRaftLog::new());
-    bootstrap(1, &kv, &log, &mut pd, false).expect("bootstraps");
-    let writes = kv.unsynced_writes();
-    let mut other = PdCore::new(ClusterId::must(2), PdConfig::manual());
-    match bootstrap(2, &kv, &log, &mut other, false) {
-        Err(BootstrapError::WrongCluster { ours, theirs }) => {
-            assert_eq!((ours.get(), theirs.get()), (2, 1));
+    for_seeds(|_| {
+        let mut pd = PdCore::new(ClusterId::must(1), PdConfig::manual());
+        let (kv, log) = (MemEngine::new(), MemRaftLog::new());
+        bootstrap(1, &kv, &log, &mut pd, false).expect("bootstraps");
+        let writes = kv.unsynced_writes();
+        let mut other = PdCore::new(ClusterId::must(2), PdConfig::manual());
+        match bootstrap(2, &kv, &log, &mut other, false) {
+            Err(BootstrapError::WrongCluster { ours, theirs }) => {
+                assert_eq!((ours.get(), theirs.get()), (2, 1));
+            }
+            outcome => panic!("{outcome:?}"),
         }
-        outcome => panic!("{outcome:?}"),
-    }
-    assert_eq!(kv.unsynced_writes(), writes);
+        assert_eq!(kv.unsynced_writes(), writes);
+    });
 }
 
 #[test]
 fn boot_07_a_disk_with_stray_keys_is_refused() {
-    let (kv, log) = (MemEngine::new(), MemRaftLog::new());
-    let mut batch = kv.write_batch();
-    batch.put(Cf::Default, b"zstray", b"v");
-    kv.write(batch, Durability::Synced).expect("written");
-    let mut pd = PdCore::new(ClusterId::must(1), PdConfig::manual());
-    let refused = bootstrap(1, &kv, &log, &mut pd, false);
-    assert!(matches!(refused, Err(BootstrapError::NotEmpty { .. })), "{refused:?}");
-    let mut rows = 0;
-    let mut cursor =
-        kv.cursor(Cf::Default, Range::ALL, engine_traits::Direction::Forward).expect("readable");
-    while cursor.next().expect("readable").is_some() {
-        rows += 1;
-    }
-    assert_eq!(rows, 1, "nothing was written");
+    for_seeds(|_| {
+        let (kv, log) = (MemEngine::new(), MemRaftLog::new());
+        let mut batch = kv.write_batch();
+        batch.put(Cf::Default, b"zstray", b"v");
+        kv.write(batch, Durability::Synced).expect("written");
+        let mut pd = PdCore::new(ClusterId::must(1), PdConfig::manual());
+        let refused = bootstrap(1, &kv, &log, &mut pd, false);
+        assert!(matches!(refused, Err(BootstrapError::NotEmpty { .. })), "{refused:?}");
+        let mut rows = 0;
+        let mut cursor = kv
+            .cursor(Cf::Default, Range::ALL, engine_traits::Direction::Forward)
+            .expect("readable");
+        while cursor.next().expect("readable").is_some() {
+            rows += 1;
+        }
+        assert_eq!(rows, 1, "nothing was written");
+    });
 }

@@ -2,9 +2,9 @@
 
 use pd_client::{OrderAction, mock::PdConfig};
 use raftstore_proto::{ChangeKind, Peer, PeerChange, PeerId, RegionError, RegionId, StoreId};
-use raftstore_sim::{cluster::Cluster, plan::Plan, queue::SECOND};
+use raftstore_sim::{cluster::Cluster, queue::SECOND};
 
-use crate::{fair_plan, for_seeds, one_replica};
+use crate::{fair_plan, for_seeds, one_replica, scenario_plan};
 
 fn voter(store: u64, peer: u64) -> Peer {
     Peer::voter(PeerId::must(peer), StoreId::must(store))
@@ -19,125 +19,139 @@ fn stores_of(cluster: &Cluster) -> Vec<u64> {
 
 #[test]
 fn cc_01_add_remove_add_again_replace() {
-    let mut cluster = one_replica(5);
-    cluster.must_put("k1", "v1");
-    let mut conf_ver = cluster.region(1).epoch.conf_ver;
-    let mut rises = |cluster: &Cluster| {
-        let now = cluster.region(1).epoch.conf_ver;
-        assert!(now > conf_ver, "{now} after {conf_ver}");
-        conf_ver = now;
-    };
-    cluster.must_add(1, 2, 202);
-    rises(&cluster);
-    cluster.must_eq(2, "k1", "v1");
-    cluster.must_add(1, 3, 203);
-    rises(&cluster);
-    cluster.must_put("k2", "v2");
-    cluster.must_eq(3, "k2", "v2");
-    cluster.must_remove(1, 2);
-    rises(&cluster);
-    cluster.wait_gone(1, 2);
-    cluster.must_none(2, "k1");
-    cluster.must_add(1, 2, 302);
-    rises(&cluster);
-    cluster.must_eq(2, "k2", "v2");
-    let again = cluster.change(1, ChangeKind::AddNode, voter(2, 302));
-    assert!(matches!(again, Err(RegionError::ConfChangeRejected { .. })), "{again:?}");
-    let twin = cluster.change(1, ChangeKind::AddNode, voter(2, 402));
-    assert!(matches!(twin, Err(RegionError::ConfChangeRejected { .. })), "{twin:?}");
-    cluster.must_remove(1, 2);
-    rises(&cluster);
-    cluster.wait_gone(1, 2);
-    cluster.must_add(1, 2, 502);
-    rises(&cluster);
-    cluster.must_put("k3", "v3");
-    cluster.must_eq(2, "k3", "v3");
-    cluster.must_eq(2, "k1", "v1");
-    cluster.must_remove(1, 3);
-    rises(&cluster);
-    cluster.must_none(3, "k1");
-    assert_eq!(stores_of(&cluster), [1, 2]);
+    for_seeds(|_| {
+        let mut cluster = one_replica(5);
+        cluster.must_put("k1", "v1");
+        let mut conf_ver = cluster.region(1).epoch.conf_ver;
+        let mut rises = |cluster: &Cluster| {
+            let now = cluster.region(1).epoch.conf_ver;
+            assert!(now > conf_ver, "{now} after {conf_ver}");
+            conf_ver = now;
+        };
+        cluster.must_add(1, 2, 202);
+        rises(&cluster);
+        cluster.must_eq(2, "k1", "v1");
+        cluster.must_add(1, 3, 203);
+        rises(&cluster);
+        cluster.must_put("k2", "v2");
+        cluster.must_eq(3, "k2", "v2");
+        cluster.must_remove(1, 2);
+        rises(&cluster);
+        cluster.wait_gone(1, 2);
+        cluster.must_none(2, "k1");
+        cluster.must_add(1, 2, 302);
+        rises(&cluster);
+        cluster.must_eq(2, "k2", "v2");
+        let again = cluster.change(1, ChangeKind::AddNode, voter(2, 302));
+        assert!(matches!(again, Err(RegionError::ConfChangeRejected { .. })), "{again:?}");
+        let twin = cluster.change(1, ChangeKind::AddNode, voter(2, 402));
+        assert!(matches!(twin, Err(RegionError::ConfChangeRejected { .. })), "{twin:?}");
+        cluster.must_remove(1, 2);
+        rises(&cluster);
+        cluster.wait_gone(1, 2);
+        cluster.must_add(1, 2, 502);
+        rises(&cluster);
+        cluster.must_put("k3", "v3");
+        cluster.must_eq(2, "k3", "v3");
+        cluster.must_eq(2, "k1", "v1");
+        cluster.must_remove(1, 3);
+        rises(&cluster);
+        cluster.must_none(3, "k1");
+        assert_eq!(stores_of(&cluster), [1, 2]);
+    });
 }
 
 #[test]
 fn cc_02_a_region_re_formed_elsewhere_does_not_come_back() {
-    let mut cluster = Cluster::started(Plan::quiet(1, 6, 3));
-    cluster.lead(1, 2);
-    cluster.must_put("k1", "v1");
-    cluster.isolate(1);
-    for store in 4..=6 {
-        cluster.must_add(1, store, 400 + store);
-        cluster.must_eq(store, "k1", "v1");
-    }
-    cluster.lead(1, 4);
-    cluster.must_remove(1, 2);
-    cluster.wait_gone(1, 2);
-    cluster.must_remove(1, 3);
-    cluster.wait_gone(1, 3);
-    cluster.must_remove(1, 1);
-    cluster.mend();
-    cluster.partition(&[1, 2, 3], &[4, 5, 6]);
-    cluster.pass(5 * SECOND);
-    assert!(cluster.peer_status(2, 1).is_none(), "store 2 has a second group");
-    assert!(cluster.peer_status(1, 1).is_none_or(|peer| !peer.is_leader));
-    cluster.must_put("k2", "v2");
-    cluster.mend();
-    cluster.wait_gone(1, 1);
-    assert_eq!(stores_of(&cluster), [4, 5, 6]);
+    for_seeds(|_| {
+        let mut cluster = Cluster::started(scenario_plan(6, 3));
+        cluster.lead(1, 2);
+        cluster.must_put("k1", "v1");
+        cluster.isolate(1);
+        for store in 4..=6 {
+            cluster.must_add(1, store, 400 + store);
+            cluster.must_eq(store, "k1", "v1");
+        }
+        cluster.lead(1, 4);
+        cluster.must_remove(1, 2);
+        cluster.wait_gone(1, 2);
+        cluster.must_remove(1, 3);
+        cluster.wait_gone(1, 3);
+        cluster.must_remove(1, 1);
+        cluster.mend();
+        cluster.partition(&[1, 2, 3], &[4, 5, 6]);
+        cluster.pass(5 * SECOND);
+        assert!(cluster.peer_status(2, 1).is_none(), "store 2 has a second group");
+        assert!(cluster.peer_status(1, 1).is_none_or(|peer| !peer.is_leader));
+        cluster.must_put("k2", "v2");
+        cluster.mend();
+        cluster.wait_gone(1, 1);
+        assert_eq!(stores_of(&cluster), [4, 5, 6]);
+    });
 }
 
 #[test]
 fn cc_06_unsafe_changes_are_refused_before_proposing() {
-    let mut cluster = Cluster::started(Plan::quiet(1, 4, 3));
-    cluster.lead(1, 1);
-    cluster.must_put("k1", "v1");
-    cluster.isolate(1);
-    cluster.wait("a leader elsewhere", |world| {
-        world.leader_store(1).is_some_and(|store| store != 1)
-            && world.peer_status(1, 1).is_some_and(|peer| !peer.is_leader)
+    for_seeds(|_| {
+        let mut cluster = Cluster::started(scenario_plan(4, 3));
+        cluster.lead(1, 1);
+        cluster.must_put("k1", "v1");
+        cluster.isolate(1);
+        cluster.wait("a leader elsewhere", |world| {
+            world.leader_store(1).is_some_and(|store| store != 1)
+                && world.peer_status(1, 1).is_some_and(|peer| !peer.is_leader)
+        });
+        // Long enough for the silence of store 1 to count.
+        cluster.pass(5 * SECOND);
+        let leader = cluster.wait_leader(1);
+        let other = 5 - leader;
+        let region = cluster.region(1);
+        let healthy = *region.peer_on(StoreId::must(other)).expect("a member");
+        let refused = cluster.change(1, ChangeKind::RemoveNode, healthy);
+        assert!(matches!(refused, Err(RegionError::ConfChangeUnsafe { .. })), "{refused:?}");
+        let dead = *region.peer_on(StoreId::must(1)).expect("a member");
+        assert!(cluster.change(1, ChangeKind::RemoveNode, dead).is_ok());
+        assert!(cluster.change(1, ChangeKind::RemoveNode, healthy).is_ok());
+        cluster.must_put("k2", "v2");
     });
-    // Long enough for the silence of store 1 to count.
-    cluster.pass(5 * SECOND);
-    let leader = cluster.wait_leader(1);
-    let other = 5 - leader;
-    let region = cluster.region(1);
-    let healthy = *region.peer_on(StoreId::must(other)).expect("a member");
-    let refused = cluster.change(1, ChangeKind::RemoveNode, healthy);
-    assert!(matches!(refused, Err(RegionError::ConfChangeUnsafe { .. })), "{refused:?}");
-    let dead = *region.peer_on(StoreId::must(1)).expect("a member");
-    assert!(cluster.change(1, ChangeKind::RemoveNode, dead).is_ok());
-    assert!(cluster.change(1, ChangeKind::RemoveNode, healthy).is_ok());
-    cluster.must_put("k2", "v2");
 }
 
 #[test]
 fn cc_10_the_same_driven_by_pd() {
-    let mut cluster = one_replica(5);
-    cluster.must_put("k1", "v1");
-    let order = |cluster: &mut Cluster, kind, peer| {
-        let now = cluster.now / 1_000_000;
-        let action = OrderAction::ChangePeer(PeerChange { kind, peer });
-        cluster.pd.core.force_order(now, RegionId::must(1), action).expect("PD knows the region");
-    };
-    let before = cluster.region(1).epoch.conf_ver;
-    let id = cluster.pd.alloc_id();
-    let learner = Peer::learner(PeerId::must(id), StoreId::must(2));
-    order(&mut cluster, ChangeKind::AddLearner, learner);
-    cluster.must_eq(2, "k1", "v1");
-    order(&mut cluster, ChangeKind::AddNode, voter(2, id));
-    cluster.wait("the promotion", |world| {
-        world.leader_store(1).and_then(|store| world.peer_status(store, 1)).is_some_and(|leader| {
-            leader.region.peers.len() == 2 && leader.region.epoch.conf_ver == before + 2
-        })
+    for_seeds(|_| {
+        let mut cluster = one_replica(5);
+        cluster.must_put("k1", "v1");
+        let order = |cluster: &mut Cluster, kind, peer| {
+            let now = cluster.now / 1_000_000;
+            let action = OrderAction::ChangePeer(PeerChange { kind, peer });
+            cluster
+                .pd
+                .core
+                .force_order(now, RegionId::must(1), action)
+                .expect("PD knows the region");
+        };
+        let before = cluster.region(1).epoch.conf_ver;
+        let id = cluster.pd.alloc_id();
+        let learner = Peer::learner(PeerId::must(id), StoreId::must(2));
+        order(&mut cluster, ChangeKind::AddLearner, learner);
+        cluster.must_eq(2, "k1", "v1");
+        order(&mut cluster, ChangeKind::AddNode, voter(2, id));
+        cluster.wait("the promotion", |world| {
+            world.leader_store(1).and_then(|store| world.peer_status(store, 1)).is_some_and(
+                |leader| {
+                    leader.region.peers.len() == 2 && leader.region.epoch.conf_ver == before + 2
+                },
+            )
+        });
+        // Repeated in every answer, carried out once.
+        cluster.pass(10 * SECOND);
+        assert_eq!(cluster.region(1).epoch.conf_ver, before + 2);
+        order(&mut cluster, ChangeKind::RemoveNode, voter(2, id));
+        cluster.wait_gone(1, 2);
+        cluster.must_none(2, "k1");
+        cluster.pass(10 * SECOND);
+        assert_eq!(cluster.region(1).epoch.conf_ver, before + 3);
     });
-    // Repeated in every answer, carried out once.
-    cluster.pass(10 * SECOND);
-    assert_eq!(cluster.region(1).epoch.conf_ver, before + 2);
-    order(&mut cluster, ChangeKind::RemoveNode, voter(2, id));
-    cluster.wait_gone(1, 2);
-    cluster.must_none(2, "k1");
-    cluster.pass(10 * SECOND);
-    assert_eq!(cluster.region(1).epoch.conf_ver, before + 3);
 }
 
 #[test]

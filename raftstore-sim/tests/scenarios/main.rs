@@ -15,24 +15,22 @@ mod read;
 mod rr;
 mod snap;
 mod spl;
+mod spl_races;
 mod stale;
 mod tl;
 
-use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
-};
+use std::sync::Arc;
 
 use raftstore_core::Config;
 use raftstore_sim::{
-    cluster::Cluster,
+    cluster::{Cluster, scenario_plan, under_seeds},
     network::Weather,
     plan::{Pace, Plan},
 };
 
 /// A quiet plan with a changed configuration.
 fn plan_with(stores: u64, replicas: u64, change: impl FnOnce(&mut Config)) -> Plan {
-    let mut plan = Plan::quiet(1, stores, replicas);
+    let mut plan = scenario_plan(stores, replicas);
     let mut config = (*plan.config).clone();
     change(&mut config);
     config.validate().expect("a scenario's configuration is valid");
@@ -42,7 +40,7 @@ fn plan_with(stores: u64, replicas: u64, change: impl FnOnce(&mut Config)) -> Pl
 
 /// A cluster with one region on store 1 alone, its peer having id 101.
 fn one_replica(stores: u64) -> Cluster {
-    Cluster::started(Plan::quiet(1, stores, 1))
+    Cluster::started(scenario_plan(stores, 1))
 }
 
 /// Log is cut as soon as it can be.
@@ -54,10 +52,7 @@ fn eager_gc(config: &mut Config) {
 /// Runs a scenario under several seeds, which differ in how long everything takes. Says which
 /// one it was if one fails.
 fn for_seeds(scenario: impl Fn(u64)) {
-    for seed in 1..=20 {
-        let outcome = catch_unwind(AssertUnwindSafe(|| scenario(seed)));
-        assert!(outcome.is_ok(), "the scenario fails with seed {seed}");
-    }
+    under_seeds(20, scenario);
 }
 
 /// A quiet plan with a changed configuration, in which nothing goes wrong, but everything

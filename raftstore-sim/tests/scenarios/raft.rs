@@ -7,11 +7,12 @@ use raftstore_sim::{
     cluster::{Cluster, admin_command, header, put},
     disk::Crash,
     network::{Action, Match, Weather},
-    plan::Plan,
     queue::{MILLI, SECOND},
     rng::Rng,
     world::World,
 };
+
+use crate::{for_seeds, scenario_plan};
 
 fn holders(world: &Cluster, key: &str, value: Option<&str>) -> usize {
     world.nodes.keys().filter(|store| world.on_disk(**store, key).as_deref() == value).count()
@@ -23,175 +24,195 @@ fn kinds(kinds: &[MessageKind], from: u64) -> Match {
 
 #[test]
 fn raft_01_write_reaches_a_quorum_of_engines() {
-    let mut cluster = Cluster::of(5);
-    cluster.must_put("k1", "v1");
-    cluster.pass(SECOND);
-    assert!(holders(&cluster, "k1", Some("v1")) >= 3);
-    assert_eq!(cluster.get("k1").as_deref(), Some("v1"));
-    cluster.must_delete("k1");
-    cluster.pass(SECOND);
-    assert!(holders(&cluster, "k1", None) >= 3);
-    assert_eq!(cluster.get("k1"), None);
+    for_seeds(|_| {
+        let mut cluster = Cluster::of(5);
+        cluster.must_put("k1", "v1");
+        cluster.pass(SECOND);
+        assert!(holders(&cluster, "k1", Some("v1")) >= 3);
+        assert_eq!(cluster.get("k1").as_deref(), Some("v1"));
+        cluster.must_delete("k1");
+        cluster.pass(SECOND);
+        assert!(holders(&cluster, "k1", None) >= 3);
+        assert_eq!(cluster.get("k1"), None);
+    });
 }
 
 #[test]
 fn raft_02_whole_cluster_restart_keeps_acknowledged_data() {
-    for way in [None, Some(Crash::Kill), Some(Crash::PowerLoss)] {
-        let mut cluster = Cluster::of(5);
-        cluster.must_put("k1", "v1");
-        for store in 1..=5 {
-            match way {
-                None => cluster.stop_store(store),
-                Some(crash) => cluster.crash_store(store, crash),
+    for_seeds(|_| {
+        for way in [None, Some(Crash::Kill), Some(Crash::PowerLoss)] {
+            let mut cluster = Cluster::of(5);
+            cluster.must_put("k1", "v1");
+            for store in 1..=5 {
+                match way {
+                    None => cluster.stop_store(store),
+                    Some(crash) => cluster.crash_store(store, crash),
+                }
+            }
+            for store in 1..=5 {
+                cluster.start(store);
+            }
+            assert_eq!(cluster.get("k1").as_deref(), Some("v1"), "{way:?}");
+            for store in 1..=5 {
+                cluster.must_eq(store, "k1", "v1");
             }
         }
-        for store in 1..=5 {
-            cluster.start(store);
-        }
-        assert_eq!(cluster.get("k1").as_deref(), Some("v1"), "{way:?}");
-        for store in 1..=5 {
-            cluster.must_eq(store, "k1", "v1");
-        }
-    }
+    });
 }
 
 #[test]
 fn raft_04_leader_crash_takeover_return() {
-    let mut cluster = Cluster::of(5);
-    cluster.must_put("k1", "v1");
-    cluster.must_eq(1, "k1", "v1");
-    cluster.kill(1);
-    let leader = cluster.wait_leader(1);
-    assert_ne!(leader, 1);
-    cluster.must_put("k2", "v2");
-    cluster.must_delete("k1");
-    assert_eq!(cluster.on_disk(1, "k1").as_deref(), Some("v1"));
-    assert_eq!(cluster.on_disk(1, "k2"), None);
-    cluster.start(1);
-    cluster.must_eq(1, "k2", "v2");
-    cluster.must_none(1, "k1");
+    for_seeds(|_| {
+        let mut cluster = Cluster::of(5);
+        cluster.must_put("k1", "v1");
+        cluster.must_eq(1, "k1", "v1");
+        cluster.kill(1);
+        let leader = cluster.wait_leader(1);
+        assert_ne!(leader, 1);
+        cluster.must_put("k2", "v2");
+        cluster.must_delete("k1");
+        assert_eq!(cluster.on_disk(1, "k1").as_deref(), Some("v1"));
+        assert_eq!(cluster.on_disk(1, "k2"), None);
+        cluster.start(1);
+        cluster.must_eq(1, "k2", "v2");
+        cluster.must_none(1, "k1");
+    });
 }
 
 #[test]
 fn raft_05_partition_with_the_leader_in_either_side() {
-    let mut cluster = Cluster::of(5);
-    cluster.partition(&[1, 2, 3], &[4, 5]);
-    cluster.must_put("k1", "v1");
-    assert_eq!(cluster.get("k1").as_deref(), Some("v1"));
-    assert_eq!(cluster.wait_leader(1), 1);
-    cluster.mend();
-    cluster.pass(SECOND);
-    cluster.lead(1, 1);
-    cluster.partition(&[1, 2], &[3, 4, 5]);
-    cluster.wait("a leader among 3, 4, 5", |world| {
-        world.leader_store(1).is_some_and(|store| store >= 3)
+    for_seeds(|_| {
+        let mut cluster = Cluster::of(5);
+        cluster.partition(&[1, 2, 3], &[4, 5]);
+        cluster.must_put("k1", "v1");
+        assert_eq!(cluster.get("k1").as_deref(), Some("v1"));
+        assert_eq!(cluster.wait_leader(1), 1);
+        cluster.mend();
+        cluster.pass(SECOND);
+        cluster.lead(1, 1);
+        cluster.partition(&[1, 2], &[3, 4, 5]);
+        cluster.wait("a leader among 3, 4, 5", |world| {
+            world.leader_store(1).is_some_and(|store| store >= 3)
+        });
+        assert_eq!(cluster.get("k1").as_deref(), Some("v1"));
+        cluster.must_put("k1", "changed");
+        assert_eq!(cluster.on_disk(1, "k1").as_deref(), Some("v1"));
+        cluster.mend();
+        cluster.must_put("k2", "v2");
+        cluster.must_eq(1, "k1", "changed");
+        cluster.must_eq(1, "k2", "v2");
     });
-    assert_eq!(cluster.get("k1").as_deref(), Some("v1"));
-    cluster.must_put("k1", "changed");
-    assert_eq!(cluster.on_disk(1, "k1").as_deref(), Some("v1"));
-    cluster.mend();
-    cluster.must_put("k2", "v2");
-    cluster.must_eq(1, "k1", "changed");
-    cluster.must_eq(1, "k2", "v2");
 }
 
 #[test]
 fn raft_06_overwritten_proposal_is_told_it_is_stale() {
-    let mut cluster = Cluster::three();
-    cluster.must_put("k1", "v1");
-    for store in 1..=3 {
-        cluster.must_eq(store, "k1", "v1");
-    }
-    let votes = [MessageKind::RequestPreVote, MessageKind::RequestVote];
-    let no_votes = cluster.filter(kinds(&votes, 3), Action::Drop);
-    let no_appends = cluster.filter(kinds(&[MessageKind::Append], 1), Action::Drop);
-    let region = cluster.region(1);
-    let leader = *region.peer_on(StoreId::must(1)).expect("a member");
-    let body = Body::Operations(vec![put("k2", "lost")]);
-    let reply =
-        cluster.ask(1, Command { header: header(&region, leader), body }).expect("store 1 runs");
-    cluster.pass(50 * MILLI);
-    let no_beats = cluster.filter(kinds(&[MessageKind::Heartbeat], 1), Action::Drop);
-    cluster.wait("store 2 to lead", |world| world.leader_store(1) == Some(2));
-    for filter in [no_votes, no_appends, no_beats] {
-        cluster.release(filter);
-    }
-    cluster.must_put("k3", "v3");
-    cluster.wait("an answer to the overwritten put", |world| world.answer_to(reply).is_some());
-    let answer = cluster.answer_to(reply).expect("just waited for").body.clone();
-    assert!(matches!(answer, Err(RegionError::StaleCommand)), "{answer:?}");
-    for store in 1..=3 {
-        cluster.must_eq(store, "k3", "v3");
-        assert_eq!(cluster.on_disk(store, "k2"), None);
-    }
+    for_seeds(|_| {
+        let mut cluster = Cluster::three();
+        cluster.must_put("k1", "v1");
+        for store in 1..=3 {
+            cluster.must_eq(store, "k1", "v1");
+        }
+        let votes = [MessageKind::RequestPreVote, MessageKind::RequestVote];
+        let no_votes = cluster.filter(kinds(&votes, 3), Action::Drop);
+        let no_appends = cluster.filter(kinds(&[MessageKind::Append], 1), Action::Drop);
+        let region = cluster.region(1);
+        let leader = *region.peer_on(StoreId::must(1)).expect("a member");
+        let body = Body::Operations(vec![put("k2", "lost")]);
+        let reply = cluster
+            .ask(1, Command { header: header(&region, leader), body })
+            .expect("store 1 runs");
+        cluster.pass(50 * MILLI);
+        let no_beats = cluster.filter(kinds(&[MessageKind::Heartbeat], 1), Action::Drop);
+        cluster.wait("store 2 to lead", |world| world.leader_store(1) == Some(2));
+        for filter in [no_votes, no_appends, no_beats] {
+            cluster.release(filter);
+        }
+        cluster.must_put("k3", "v3");
+        cluster.wait("an answer to the overwritten put", |world| world.answer_to(reply).is_some());
+        let answer = cluster.answer_to(reply).expect("just waited for").body.clone();
+        assert!(matches!(answer, Err(RegionError::StaleCommand)), "{answer:?}");
+        for store in 1..=3 {
+            cluster.must_eq(store, "k3", "v3");
+            assert_eq!(cluster.on_disk(store, "k2"), None);
+        }
+    });
 }
 
 #[test]
 fn raft_07_no_quorum_no_leader() {
-    for stores in [4, 5_u64] {
-        let mut cluster = Cluster::of(stores);
-        let half = stores.div_ceil(2);
-        for store in 1..=half {
-            cluster.kill(store);
+    for_seeds(|_| {
+        for stores in [4, 5_u64] {
+            let mut cluster = Cluster::of(stores);
+            let half = stores.div_ceil(2);
+            for store in 1..=half {
+                cluster.kill(store);
+            }
+            cluster.pass(5 * SECOND);
+            assert!(cluster.stays(5 * SECOND, |world| world.leader_store(1).is_none()));
         }
-        cluster.pass(5 * SECOND);
-        assert!(cluster.stays(5 * SECOND, |world| world.leader_store(1).is_none()));
-    }
+    });
 }
 
 #[test]
 fn raft_08_random_restarts_under_writes() {
-    let mut cluster = Cluster::of(5);
-    let mut rng = Rng::new(8);
-    for round in 0..10 {
-        let store = rng.between(1, 5);
-        let (key, value) = (format!("k{round}"), format!("v{}", rng.next_u64()));
-        if rng.chance(500) {
-            cluster.kill(store)
-        } else {
-            cluster.power_loss(store)
+    for_seeds(|_| {
+        let mut cluster = Cluster::of(5);
+        let mut rng = Rng::new(8);
+        for round in 0..10 {
+            let store = rng.between(1, 5);
+            let (key, value) = (format!("k{round}"), format!("v{}", rng.next_u64()));
+            if rng.chance(500) {
+                cluster.kill(store)
+            } else {
+                cluster.power_loss(store)
+            }
+            cluster.must_put(&key, &value);
+            cluster.start(store);
+            cluster.must_eq(store, &key, &value);
+            cluster.must_delete(&key);
+            cluster.must_none(store, &key);
         }
-        cluster.must_put(&key, &value);
-        cluster.start(store);
-        cluster.must_eq(store, &key, &value);
-        cluster.must_delete(&key);
-        cluster.must_none(store, &key);
-    }
+    });
 }
 
 #[test]
 fn raft_11_removing_the_leader_fails_its_queued_commands_clearly() {
-    let mut cluster = Cluster::of(2);
-    let no_votes = cluster
-        .filter(kinds(&[MessageKind::RequestVote, MessageKind::RequestPreVote], 2), Action::Drop);
-    let no_appends = cluster.filter(kinds(&[MessageKind::Append], 1), Action::Hold);
-    let region = cluster.region(1);
-    let leader = *region.peer_on(StoreId::must(1)).expect("a member");
-    let remove = PeerChange { kind: ChangeKind::RemoveNode, peer: leader };
-    let admin = admin_command(&region, leader, AdminCommand::ChangePeer(remove));
-    let removal = cluster.ask(1, admin).expect("store 1 runs");
-    cluster.pass(20 * MILLI);
-    let body = Body::Operations(vec![put("k", "v")]);
-    let write =
-        cluster.ask(1, Command { header: header(&region, leader), body }).expect("store 1 runs");
-    cluster.pass(20 * MILLI);
-    cluster.release(no_appends);
-    cluster.release(no_votes);
-    cluster.wait("an answer to the put", |world| world.answer_to(write).is_some());
-    let answer = cluster.answer_to(write).expect("just waited for").body.clone();
-    let removed = cluster.answer_to(removal).map(|answer| answer.body.is_ok());
-    // A leader that refuses its own removal is as clear as one that carries it out.
-    if removed == Some(true) {
-        assert!(
-            matches!(
-                answer,
-                Err(RegionError::RegionNotFound { .. }
-                    | RegionError::StaleCommand
-                    | RegionError::EpochNotMatch { .. })
-            ),
-            "{answer:?}"
+    for_seeds(|_| {
+        let mut cluster = Cluster::of(2);
+        let no_votes = cluster.filter(
+            kinds(&[MessageKind::RequestVote, MessageKind::RequestPreVote], 2),
+            Action::Drop,
         );
-    }
+        let no_appends = cluster.filter(kinds(&[MessageKind::Append], 1), Action::Hold);
+        let region = cluster.region(1);
+        let leader = *region.peer_on(StoreId::must(1)).expect("a member");
+        let remove = PeerChange { kind: ChangeKind::RemoveNode, peer: leader };
+        let admin = admin_command(&region, leader, AdminCommand::ChangePeer(remove));
+        let removal = cluster.ask(1, admin).expect("store 1 runs");
+        cluster.pass(20 * MILLI);
+        let body = Body::Operations(vec![put("k", "v")]);
+        let write = cluster
+            .ask(1, Command { header: header(&region, leader), body })
+            .expect("store 1 runs");
+        cluster.pass(20 * MILLI);
+        cluster.release(no_appends);
+        cluster.release(no_votes);
+        cluster.wait("an answer to the put", |world| world.answer_to(write).is_some());
+        let answer = cluster.answer_to(write).expect("just waited for").body.clone();
+        let removed = cluster.answer_to(removal).map(|answer| answer.body.is_ok());
+        // A leader that refuses its own removal is as clear as one that carries it out.
+        if removed == Some(true) {
+            assert!(
+                matches!(
+                    answer,
+                    Err(RegionError::RegionNotFound { .. }
+                        | RegionError::StaleCommand
+                        | RegionError::EpochNotMatch { .. })
+                ),
+                "{answer:?}"
+            );
+        }
+    });
 }
 
 fn put_read_delete_read(cluster: &mut Cluster) {
@@ -206,25 +227,31 @@ fn put_read_delete_read(cluster: &mut Cluster) {
 
 #[test]
 fn raft_12_thirty_percent_loss() {
-    let mut plan = Plan::quiet(1, 5, 5);
-    plan.weather = Weather { loss: 300, ..Weather::FAIR };
-    put_read_delete_read(&mut Cluster::started(plan));
+    for_seeds(|_| {
+        let mut plan = scenario_plan(5, 5);
+        plan.weather = Weather { loss: 300, ..Weather::FAIR };
+        put_read_delete_read(&mut Cluster::started(plan));
+    });
 }
 
 #[test]
 fn raft_13_delay_with_reordering() {
-    let mut plan = Plan::quiet(1, 5, 5);
-    plan.weather = Weather { mean_delay: 30 * MILLI, reorder: 500, ..Weather::FAIR };
-    put_read_delete_read(&mut Cluster::started(plan));
+    for_seeds(|_| {
+        let mut plan = scenario_plan(5, 5);
+        plan.weather = Weather { mean_delay: 30 * MILLI, reorder: 500, ..Weather::FAIR };
+        put_read_delete_read(&mut Cluster::started(plan));
+    });
 }
 
 #[test]
 fn a_duplicated_world_is_one_world() {
-    // Everything arrives twice, the second time late.
-    let mut plan = Plan::quiet(1, 3, 3);
-    plan.weather = Weather { duplicate: 1000, ..Weather::FAIR };
-    let mut cluster = Cluster::started(plan);
-    put_read_delete_read(&mut cluster);
-    let world: &World = &cluster;
-    assert!(world.violation().is_none());
+    for_seeds(|_| {
+        // Everything arrives twice, the second time late.
+        let mut plan = scenario_plan(3, 3);
+        plan.weather = Weather { duplicate: 1000, ..Weather::FAIR };
+        let mut cluster = Cluster::started(plan);
+        put_read_delete_read(&mut cluster);
+        let world: &World = &cluster;
+        assert!(world.violation().is_none());
+    });
 }

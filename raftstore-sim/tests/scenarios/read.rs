@@ -42,17 +42,20 @@ fn value(answer: Option<Response>) -> Option<String> {
 
 #[test]
 fn read_01_expired_lease_on_an_isolated_leader_refuses() {
-    let mut cluster = Cluster::three();
-    cluster.lead(1, 3);
-    cluster.must_put("k", "old");
-    cluster.isolate(3);
-    cluster
-        .wait("a leader elsewhere", |world| world.leader_store(1).is_some_and(|store| store != 3));
-    cluster.must_put("k", "new");
-    let answer = read_from(&mut cluster, 3, false);
-    assert!(answer.is_none_or(|answer| answer.body.is_err()), "a stale read was served");
-    cluster.mend();
-    assert_eq!(cluster.get("k").as_deref(), Some("new"));
+    for_seeds(|_| {
+        let mut cluster = Cluster::three();
+        cluster.lead(1, 3);
+        cluster.must_put("k", "old");
+        cluster.isolate(3);
+        cluster.wait("a leader elsewhere", |world| {
+            world.leader_store(1).is_some_and(|store| store != 3)
+        });
+        cluster.must_put("k", "new");
+        let answer = read_from(&mut cluster, 3, false);
+        assert!(answer.is_none_or(|answer| answer.body.is_err()), "a stale read was served");
+        cluster.mend();
+        assert_eq!(cluster.get("k").as_deref(), Some("new"));
+    });
 }
 
 /// A lease much shorter than the time in which others would take over.
@@ -69,135 +72,147 @@ fn short_lease(stores: u64) -> Cluster {
 
 #[test]
 fn read_02_lease_is_renewed_by_a_read_and_by_a_write() {
-    let mut cluster = short_lease(3);
-    cluster.must_put("k", "v1");
-    let before = reads(&cluster, 1);
-    assert_eq!(value(read_from(&mut cluster, 1, false)).as_deref(), Some("v1"));
-    assert_eq!(reads(&cluster, 1), (before.0, before.1 + 1), "under the lease of the write");
+    for_seeds(|_| {
+        let mut cluster = short_lease(3);
+        cluster.must_put("k", "v1");
+        let before = reads(&cluster, 1);
+        assert_eq!(value(read_from(&mut cluster, 1, false)).as_deref(), Some("v1"));
+        assert_eq!(reads(&cluster, 1), (before.0, before.1 + 1), "under the lease of the write");
 
-    cluster.pass(2 * SECOND);
-    assert_eq!(value(read_from(&mut cluster, 1, false)).as_deref(), Some("v1"));
-    assert_eq!(value(read_from(&mut cluster, 1, false)).as_deref(), Some("v1"));
-    assert_eq!(
-        reads(&cluster, 1),
-        (before.0 + 1, before.1 + 2),
-        "one question, which renews the lease for the next read"
-    );
+        cluster.pass(2 * SECOND);
+        assert_eq!(value(read_from(&mut cluster, 1, false)).as_deref(), Some("v1"));
+        assert_eq!(value(read_from(&mut cluster, 1, false)).as_deref(), Some("v1"));
+        assert_eq!(
+            reads(&cluster, 1),
+            (before.0 + 1, before.1 + 2),
+            "one question, which renews the lease for the next read"
+        );
 
-    cluster.pass(2 * SECOND);
-    let last = cluster.peer_status(1, 1).expect("running").last_index;
-    cluster.must_put("k", "v2");
-    assert_eq!(value(read_from(&mut cluster, 1, false)).as_deref(), Some("v2"));
-    assert_eq!(reads(&cluster, 1), (before.0 + 1, before.1 + 3), "the write renewed it");
-    assert_eq!(cluster.peer_status(1, 1).expect("running").last_index, last + 1);
+        cluster.pass(2 * SECOND);
+        let last = cluster.peer_status(1, 1).expect("running").last_index;
+        cluster.must_put("k", "v2");
+        assert_eq!(value(read_from(&mut cluster, 1, false)).as_deref(), Some("v2"));
+        assert_eq!(reads(&cluster, 1), (before.0 + 1, before.1 + 3), "the write renewed it");
+        assert_eq!(cluster.peer_status(1, 1).expect("running").last_index, last + 1);
+    });
 }
 
 #[test]
 fn read_03_no_lease_reads_once_a_transfer_was_tried() {
-    let mut cluster = Cluster::three();
-    cluster.must_put("k", "v");
-    for store in 1..=3 {
-        cluster.must_eq(store, "k", "v");
-    }
-    let lost = cluster
-        .filter(Match { kinds: vec![MessageKind::TimeoutNow], ..Match::default() }, Action::Drop);
-    let region = cluster.region(1);
-    let leader = *region.peer_on(StoreId::must(1)).expect("a member");
-    let target = *region.peer_on(StoreId::must(3)).expect("a member");
-    let transfer = admin_command(&region, leader, AdminCommand::TransferLeader(target));
-    assert!(cluster.call(1, transfer).expect("answered").body.is_ok());
-    assert!(cluster.network.taken(lost) > 0, "the transfer has begun");
-    let before = reads(&cluster, 1);
-    for _ in 0..2 {
-        assert_eq!(value(read_from(&mut cluster, 1, false)).as_deref(), Some("v"));
-    }
-    assert_eq!(reads(&cluster, 1), (before.0 + 2, before.1), "both asked a quorum");
+    for_seeds(|_| {
+        let mut cluster = Cluster::three();
+        cluster.must_put("k", "v");
+        for store in 1..=3 {
+            cluster.must_eq(store, "k", "v");
+        }
+        let lost = cluster.filter(
+            Match { kinds: vec![MessageKind::TimeoutNow], ..Match::default() },
+            Action::Drop,
+        );
+        let region = cluster.region(1);
+        let leader = *region.peer_on(StoreId::must(1)).expect("a member");
+        let target = *region.peer_on(StoreId::must(3)).expect("a member");
+        let transfer = admin_command(&region, leader, AdminCommand::TransferLeader(target));
+        assert!(cluster.call(1, transfer).expect("answered").body.is_ok());
+        assert!(cluster.network.taken(lost) > 0, "the transfer has begun");
+        let before = reads(&cluster, 1);
+        for _ in 0..2 {
+            assert_eq!(value(read_from(&mut cluster, 1, false)).as_deref(), Some("v"));
+        }
+        assert_eq!(reads(&cluster, 1), (before.0 + 2, before.1), "both asked a quorum");
 
-    // The transfer is given up after an election timeout. The message may still come and
-    // its votes would pass by the voters' promises, so this term has no lease any more
-    // (H38); the next one has.
-    cluster.pass(3 * SECOND);
-    cluster.must_put("k", "v2");
-    let before = reads(&cluster, 1);
-    assert_eq!(value(read_from(&mut cluster, 1, false)).as_deref(), Some("v2"));
-    assert_eq!(reads(&cluster, 1), (before.0 + 1, before.1));
-    cluster.release(lost);
-    cluster.lead(1, 2);
-    cluster.must_put("k", "v3");
-    let before = reads(&cluster, 2);
-    assert_eq!(value(read_from(&mut cluster, 2, false)).as_deref(), Some("v3"));
-    assert_eq!(reads(&cluster, 2), (before.0, before.1 + 1));
+        // The transfer is given up after an election timeout. The message may still come and
+        // its votes would pass by the voters' promises, so this term has no lease any more
+        // (H38); the next one has.
+        cluster.pass(3 * SECOND);
+        cluster.must_put("k", "v2");
+        let before = reads(&cluster, 1);
+        assert_eq!(value(read_from(&mut cluster, 1, false)).as_deref(), Some("v2"));
+        assert_eq!(reads(&cluster, 1), (before.0 + 1, before.1));
+        cluster.release(lost);
+        cluster.lead(1, 2);
+        cluster.must_put("k", "v3");
+        let before = reads(&cluster, 2);
+        assert_eq!(value(read_from(&mut cluster, 2, false)).as_deref(), Some("v3"));
+        assert_eq!(reads(&cluster, 2), (before.0, before.1 + 1));
+    });
 }
 
 #[test]
 fn read_11_pending_index_read_is_answered_when_the_leader_goes() {
-    let mut cluster = Cluster::three();
-    cluster.must_put("k", "v");
-    // Confirmations lose what they confirm, so that no read can end.
-    for kind in [MessageKind::Heartbeat, MessageKind::HeartbeatResponse] {
-        cluster.filter(
-            Match { kinds: vec![kind], ..Match::default() },
-            Action::Mutate(Box::new(|message| {
-                message.raft_mut().context = bytes::Bytes::new();
-            })),
+    for_seeds(|_| {
+        let mut cluster = Cluster::three();
+        cluster.must_put("k", "v");
+        // Confirmations lose what they confirm, so that no read can end.
+        for kind in [MessageKind::Heartbeat, MessageKind::HeartbeatResponse] {
+            cluster.filter(
+                Match { kinds: vec![kind], ..Match::default() },
+                Action::Mutate(Box::new(|message| {
+                    message.raft_mut().context = bytes::Bytes::new();
+                })),
+            );
+        }
+        let region = cluster.region(1);
+        let leader = *region.peer_on(StoreId::must(1)).expect("a member");
+        let mut command =
+            Command { header: header(&region, leader), body: Body::Operations(vec![get("k")]) };
+        command.header.read_quorum = true;
+        let reply = cluster.ask(1, command).expect("store 1 runs");
+        cluster.pass(500 * MILLI);
+        assert!(cluster.answer_to(reply).is_none(), "nobody can have confirmed it");
+        let remove = PeerChange { kind: ChangeKind::RemoveNode, peer: leader };
+        cluster.ask(1, admin_command(&region, leader, AdminCommand::ChangePeer(remove)));
+        // If the leader will not remove itself, handing over ends the read as well.
+        cluster.pass(SECOND);
+        if cluster.peer_status(1, 1).is_some_and(|peer| peer.is_leader) {
+            let target = *region.peer_on(StoreId::must(2)).expect("a member");
+            cluster.ask(1, admin_command(&region, leader, AdminCommand::TransferLeader(target)));
+        }
+        cluster.wait("an answer to the read", |world| world.answer_to(reply).is_some());
+        let answer = cluster.answer_to(reply).expect("just waited for").body.clone();
+        assert!(
+            matches!(answer, Err(RegionError::RegionNotFound { .. } | RegionError::StaleCommand)),
+            "{answer:?}"
         );
-    }
-    let region = cluster.region(1);
-    let leader = *region.peer_on(StoreId::must(1)).expect("a member");
-    let mut command =
-        Command { header: header(&region, leader), body: Body::Operations(vec![get("k")]) };
-    command.header.read_quorum = true;
-    let reply = cluster.ask(1, command).expect("store 1 runs");
-    cluster.pass(500 * MILLI);
-    assert!(cluster.answer_to(reply).is_none(), "nobody can have confirmed it");
-    let remove = PeerChange { kind: ChangeKind::RemoveNode, peer: leader };
-    cluster.ask(1, admin_command(&region, leader, AdminCommand::ChangePeer(remove)));
-    // If the leader will not remove itself, handing over ends the read as well.
-    cluster.pass(SECOND);
-    if cluster.peer_status(1, 1).is_some_and(|peer| peer.is_leader) {
-        let target = *region.peer_on(StoreId::must(2)).expect("a member");
-        cluster.ask(1, admin_command(&region, leader, AdminCommand::TransferLeader(target)));
-    }
-    cluster.wait("an answer to the read", |world| world.answer_to(reply).is_some());
-    let answer = cluster.answer_to(reply).expect("just waited for").body.clone();
-    assert!(
-        matches!(answer, Err(RegionError::RegionNotFound { .. } | RegionError::StaleCommand)),
-        "{answer:?}"
-    );
+    });
 }
 
 #[test]
 fn read_05_a_read_index_is_at_least_the_applied_index_at_its_start() {
-    let mut cluster = Cluster::three();
-    cluster.must_put("k", "v1");
-    cluster.kill(3);
-    let held = cluster.filter(
-        Match { kinds: vec![MessageKind::Heartbeat], from: Some(1), ..Match::default() },
-        Action::Hold,
-    );
-    let region = cluster.region(1);
-    let leader = *region.peer_on(StoreId::must(1)).expect("a member");
-    let quorum_read = || {
-        let body = Body::Operations(vec![get("k")]);
-        let mut command = Command { header: header(&region, leader), body };
-        command.header.read_quorum = true;
-        command
-    };
-    let first = cluster.ask(1, quorum_read()).expect("store 1 runs");
-    cluster.pass(50 * MILLI);
-    let write =
-        Command { header: header(&region, leader), body: Body::Operations(vec![put("k", "v2")]) };
-    assert!(cluster.call(1, write).expect("answered").body.is_ok());
-    let second = cluster.ask(1, quorum_read()).expect("store 1 runs");
-    cluster.pass(50 * MILLI);
-    cluster.release(held);
-    cluster.wait("both reads", |world| {
-        world.answer_to(first).is_some() && world.answer_to(second).is_some()
+    for_seeds(|_| {
+        let mut cluster = Cluster::three();
+        cluster.must_put("k", "v1");
+        cluster.kill(3);
+        let held = cluster.filter(
+            Match { kinds: vec![MessageKind::Heartbeat], from: Some(1), ..Match::default() },
+            Action::Hold,
+        );
+        let region = cluster.region(1);
+        let leader = *region.peer_on(StoreId::must(1)).expect("a member");
+        let quorum_read = || {
+            let body = Body::Operations(vec![get("k")]);
+            let mut command = Command { header: header(&region, leader), body };
+            command.header.read_quorum = true;
+            command
+        };
+        let first = cluster.ask(1, quorum_read()).expect("store 1 runs");
+        cluster.pass(50 * MILLI);
+        let write = Command {
+            header: header(&region, leader),
+            body: Body::Operations(vec![put("k", "v2")]),
+        };
+        assert!(cluster.call(1, write).expect("answered").body.is_ok());
+        let second = cluster.ask(1, quorum_read()).expect("store 1 runs");
+        cluster.pass(50 * MILLI);
+        cluster.release(held);
+        cluster.wait("both reads", |world| {
+            world.answer_to(first).is_some() && world.answer_to(second).is_some()
+        });
+        let answer = cluster.answer_to(second).cloned();
+        if answer.as_ref().is_some_and(|answer| answer.body.is_ok()) {
+            assert_eq!(value(answer).as_deref(), Some("v2"));
+        }
     });
-    let answer = cluster.answer_to(second).cloned();
-    if answer.as_ref().is_some_and(|answer| answer.body.is_ok()) {
-        assert_eq!(value(answer).as_deref(), Some("v2"));
-    }
 }
 
 fn snap(region: &Region, store: u64) -> Command {
@@ -290,16 +305,18 @@ fn batched_snapshots_are_answered_each_for_itself() {
 /// Without a lease nothing in a batch is served, and nothing is asked of others either.
 #[test]
 fn batched_snapshots_need_a_lease() {
-    let mut cluster = short_lease(3);
-    cluster.must_put("k", "v");
-    let region = cluster.region(1);
-    cluster.pass(2 * SECOND);
-    let before = reads(&cluster, 1);
-    let (_, answers) = batch(&mut cluster, 1, vec![snap(&region, 1)]);
-    assert_eq!(answers, [None]);
-    assert_eq!(reads(&cluster, 1), before);
-    assert_eq!(value(read_from(&mut cluster, 1, true)).as_deref(), Some("v"));
-    let (_, answers) = batch(&mut cluster, 1, vec![snap(&region, 1)]);
-    assert!(answers[0].as_ref().is_some_and(|it| it.body.is_ok()), "the lease was renewed");
-    assert_eq!(reads(&cluster, 1).1, before.1 + 1);
+    for_seeds(|_| {
+        let mut cluster = short_lease(3);
+        cluster.must_put("k", "v");
+        let region = cluster.region(1);
+        cluster.pass(2 * SECOND);
+        let before = reads(&cluster, 1);
+        let (_, answers) = batch(&mut cluster, 1, vec![snap(&region, 1)]);
+        assert_eq!(answers, [None]);
+        assert_eq!(reads(&cluster, 1), before);
+        assert_eq!(value(read_from(&mut cluster, 1, true)).as_deref(), Some("v"));
+        let (_, answers) = batch(&mut cluster, 1, vec![snap(&region, 1)]);
+        assert!(answers[0].as_ref().is_some_and(|it| it.body.is_ok()), "the lease was renewed");
+        assert_eq!(reads(&cluster, 1).1, before.1 + 1);
+    });
 }

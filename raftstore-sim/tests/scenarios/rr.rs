@@ -226,3 +226,41 @@ fn rr_h40_the_leaders_lease_read_is_not_behind_a_replicas() {
         }
     });
 }
+
+/// An answer to a question of a replica's former life is not taken for one to a question of
+/// this life.
+#[test]
+fn rr_r20_answers_to_a_former_life_are_void() {
+    for_seeds(|seed| {
+        let mut cluster = Cluster::started(Plan::fair(seed, 3, 3));
+        cluster.lead(1, 1);
+        cluster.must_put("k", "old");
+        cluster.must_eq(3, "k", "old");
+        let held = cluster
+            .filter(Match { to: Some(3), ..only(&[MessageKind::ReadIndexResponse]) }, Action::Hold);
+        let before = ask(&mut cluster, 1, 3, "k");
+        cluster.wait("an answer on its way", |world| world.network.taken(held) > 0);
+        let answers = cluster.world.network.take_held(held);
+        cluster.release(held);
+        cluster.kill(3);
+        assert!(!answered(&cluster, before));
+        cluster.start(3);
+        cluster.wait("a leader that is known", |world| {
+            world.peer_status(3, 1).is_some_and(|status| status.leader != 0)
+        });
+        // Nothing new reaches it but the answer from before.
+        let deaf = cluster.filter(
+            Match { to: Some(3), ..only(&[MessageKind::Append, MessageKind::ReadIndexResponse]) },
+            Action::Drop,
+        );
+        cluster.must_put("k", "new");
+        let reply = ask(&mut cluster, 1, 3, "k");
+        cluster.pass(SECOND / 20);
+        cluster.release(deaf);
+        for answer in answers {
+            cluster.deliver(answer);
+        }
+        cluster.wait("an answer", |world| world.answer_to(reply).is_some());
+        assert_ne!(value(&cluster, reply), Ok(Some("old".to_owned())));
+    });
+}

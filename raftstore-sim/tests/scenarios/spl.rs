@@ -3,34 +3,38 @@
 use raftstore_proto::{RegionError, RegionId};
 use raftstore_sim::{cluster::Cluster, plan::Plan};
 
+use crate::{for_seeds, scenario_plan};
+
 /// The old id stays on the chosen side, the bounds meet, writes go on in both parts.
 #[test]
 fn spl_01_split_partitions_the_keys() {
-    for right in [true, false] {
-        let mut plan = Plan::quiet(1, 5, 5);
-        let mut config = (*plan.config).clone();
-        config.right_derive_when_split = right;
-        plan.config = config.into();
-        let mut cluster = Cluster::started(plan);
-        for key in ["a", "k", "m", "z"] {
-            cluster.must_put(key, "1");
-        }
-        let parts = cluster.must_split(1, &["m"]);
-        assert_eq!(parts.len(), 2);
-        assert_eq!(parts[0].end_key, parts[1].start_key);
-        assert_eq!(parts[usize::from(right)].id, RegionId::must(1));
-        for (part, key) in [(0, "k"), (1, "m")] {
-            let id = parts[part].id.get();
-            cluster.wait_leader(id);
-            let read = cluster.put_to(id, key, "2");
-            assert!(read.is_ok(), "{key}: {read:?}");
-            for store in 1..=5 {
-                cluster.must_eq(store, key, "2");
+    for_seeds(|_| {
+        for right in [true, false] {
+            let mut plan = scenario_plan(5, 5);
+            let mut config = (*plan.config).clone();
+            config.right_derive_when_split = right;
+            plan.config = config.into();
+            let mut cluster = Cluster::started(plan);
+            for key in ["a", "k", "m", "z"] {
+                cluster.must_put(key, "1");
             }
+            let parts = cluster.must_split(1, &["m"]);
+            assert_eq!(parts.len(), 2);
+            assert_eq!(parts[0].end_key, parts[1].start_key);
+            assert_eq!(parts[usize::from(right)].id, RegionId::must(1));
+            for (part, key) in [(0, "k"), (1, "m")] {
+                let id = parts[part].id.get();
+                cluster.wait_leader(id);
+                let read = cluster.put_to(id, key, "2");
+                assert!(read.is_ok(), "{key}: {read:?}");
+                for store in 1..=5 {
+                    cluster.must_eq(store, key, "2");
+                }
+            }
+            let wrong = cluster.put_to(parts[0].id.get(), "z", "3");
+            assert!(matches!(wrong, Err(RegionError::KeyNotInRegion { .. })), "{wrong:?}");
         }
-        let wrong = cluster.put_to(parts[0].id.get(), "z", "3");
-        assert!(matches!(wrong, Err(RegionError::KeyNotInRegion { .. })), "{wrong:?}");
-    }
+    });
 }
 
 /// A plan whose regions are cut when they exceed `max` bytes, into parts of `part`.
@@ -52,69 +56,84 @@ fn region_count(cluster: &Cluster) -> usize {
 /// Exactly when the limit is passed; the part that is cut off has the split size.
 #[test]
 fn spl_08_size_driven_split_picks_a_good_point() {
-    let mut cluster = Cluster::started(eager(1, 5, 50_000, 30_000));
-    let value = "v".repeat(900);
-    for row in 0..32 {
-        cluster.must_put(&format!("k{row:03}"), &value);
-    }
-    assert!(cluster.stays(3 * raftstore_sim::queue::SECOND, |world| world.regions().len() == 1));
-    for row in 32..60 {
-        cluster.must_put(&format!("k{row:03}"), &value);
-    }
-    cluster.wait("the split", |world| world.regions().len() == 2);
-    let mut regions: Vec<_> = cluster.world.regions().into_values().collect();
-    regions.sort_by(|a, b| a.start_key.cmp(&b.start_key));
-    let cut = regions[0].end_key.clone();
-    assert_eq!(cut, regions[1].start_key);
-    // 905 bytes a row: 33 rows fit in a part.
-    assert_eq!(cut.as_ref(), b"k033");
-    let right = regions[1].id.get();
-    cluster.wait_leader(right);
-    assert!(cluster.put_to(right, "zzz", "last").is_ok());
+    for_seeds(|_| {
+        let mut cluster = Cluster::started(eager(1, 5, 50_000, 30_000));
+        let value = "v".repeat(900);
+        for row in 0..32 {
+            cluster.must_put(&format!("k{row:03}"), &value);
+        }
+        assert!(
+            cluster.stays(3 * raftstore_sim::queue::SECOND, |world| world.regions().len() == 1)
+        );
+        for row in 32..60 {
+            cluster.must_put(&format!("k{row:03}"), &value);
+        }
+        cluster.wait("the split", |world| world.regions().len() == 2);
+        let mut regions: Vec<_> = cluster.world.regions().into_values().collect();
+        regions.sort_by(|a, b| a.start_key.cmp(&b.start_key));
+        let cut = regions[0].end_key.clone();
+        assert_eq!(cut, regions[1].start_key);
+        // 905 bytes a row: 33 rows fit in a part.
+        assert_eq!(cut.as_ref(), b"k033");
+        let right = regions[1].id.get();
+        cluster.wait_leader(right);
+        assert!(cluster.put_to(right, "zzz", "last").is_ok());
+    });
 }
 
 /// Both parts are looked at again without further writes.
 #[test]
 fn spl_24_new_regions_keep_being_checked() {
-    let mut cluster = Cluster::started(eager(2, 1, 2_000, 1_000));
-    let value = "v".repeat(95);
-    for row in 0..200 {
-        cluster.must_put(&format!("k{row:03}"), &value);
-    }
-    cluster.wait("all splits", |world| world.regions().len() >= 10);
-    cluster.pass(3 * raftstore_sim::queue::SECOND);
-    let settled = region_count(&cluster);
-    assert!(
-        cluster
-            .stays(3 * raftstore_sim::queue::SECOND, |world| { world.regions().len() == settled })
-    );
+    for_seeds(|_| {
+        let mut cluster = Cluster::started(eager(2, 1, 2_000, 1_000));
+        let value = "v".repeat(95);
+        for row in 0..200 {
+            cluster.must_put(&format!("k{row:03}"), &value);
+        }
+        cluster.wait("all splits", |world| world.regions().len() >= 10);
+        cluster.pass(3 * raftstore_sim::queue::SECOND);
+        let settled = region_count(&cluster);
+        assert!(
+            cluster.stays(3 * raftstore_sim::queue::SECOND, |world| {
+                world.regions().len() == settled
+            })
+        );
+    });
 }
 
 /// Estimates are unknown after a restart, so smaller limits take effect without a write.
 #[test]
 fn spl_37_smaller_limits_after_a_restart_take_effect() {
-    let mut cluster = Cluster::started(eager(3, 1, 20_000, 15_000));
-    for row in 0..10 {
-        cluster.must_put(&format!("k{row:03}"), &"v".repeat(95));
-    }
-    assert!(cluster.stays(2 * raftstore_sim::queue::SECOND, |world| world.regions().len() == 1));
-    cluster.kill(1);
-    let mut config = (*cluster.world.plan.config).clone();
-    config.region_max_size = 660;
-    config.region_split_size = 330;
-    cluster.world.plan.config = config.into();
-    cluster.start(1);
-    cluster.wait("the split", |world| world.regions().len() > 1);
+    for_seeds(|_| {
+        let mut cluster = Cluster::started(eager(3, 1, 20_000, 15_000));
+        for row in 0..10 {
+            cluster.must_put(&format!("k{row:03}"), &"v".repeat(95));
+        }
+        assert!(
+            cluster.stays(2 * raftstore_sim::queue::SECOND, |world| world.regions().len() == 1)
+        );
+        cluster.kill(1);
+        let mut config = (*cluster.world.plan.config).clone();
+        config.region_max_size = 660;
+        config.region_split_size = 330;
+        cluster.world.plan.config = config.into();
+        cluster.start(1);
+        cluster.wait("the split", |world| world.regions().len() > 1);
+    });
 }
 
 /// While PD gives no ids nothing is cut; afterwards it is, without a write.
 #[test]
 fn spl_30_a_failed_split_is_retried_by_the_next_check() {
-    let mut cluster = Cluster::started(eager(4, 1, 2_000, 1_000));
-    cluster.world.pd.absent_until = cluster.world.now + 5 * raftstore_sim::queue::SECOND;
-    for row in 0..21 {
-        cluster.must_put(&format!("k{row:03}"), &"v".repeat(95));
-    }
-    assert!(cluster.stays(2 * raftstore_sim::queue::SECOND, |world| world.regions().len() == 1));
-    cluster.wait("the split", |world| world.regions().len() > 1);
+    for_seeds(|_| {
+        let mut cluster = Cluster::started(eager(4, 1, 2_000, 1_000));
+        cluster.world.pd.absent_until = cluster.world.now + 5 * raftstore_sim::queue::SECOND;
+        for row in 0..21 {
+            cluster.must_put(&format!("k{row:03}"), &"v".repeat(95));
+        }
+        assert!(
+            cluster.stays(2 * raftstore_sim::queue::SECOND, |world| world.regions().len() == 1)
+        );
+        cluster.wait("the split", |world| world.regions().len() > 1);
+    });
 }

@@ -8,10 +8,11 @@ use raftstore_proto::{
 use raftstore_sim::{
     cluster::Cluster,
     network::{Action, Envelope, Match},
-    plan::Plan,
     queue::SECOND,
     world::World,
 };
+
+use crate::{for_seeds, scenario_plan};
 
 /// Every key in the data engine of a store.
 fn rows(world: &World, store: u64) -> Vec<(Cf, Vec<u8>)> {
@@ -36,127 +37,139 @@ pub(crate) fn tombstone(world: &World, store: u64) -> Option<raftstore_proto::Re
 
 #[test]
 fn stale_01_a_tombstone_leaves_exactly_two_keys() {
-    let mut cluster = Cluster::started(Plan::quiet(1, 5, 3));
-    cluster.lead(1, 1);
-    cluster.must_put("k1", "v1");
-    cluster.must_eq(2, "k1", "v1");
-    let before = cluster.region(1);
-    cluster.must_remove(1, 2);
-    cluster.wait_gone(1, 2);
-    cluster.wait("store 2 to be emptied", |world| rows(world, 2).len() == 2);
-    let left = tombstone(&cluster, 2).expect("a tombstone");
-    let now = cluster.region(1).epoch.conf_ver;
-    assert!(left.epoch.conf_ver == now || left.epoch.conf_ver + 1 == now);
-    assert!(cluster.nodes[&2].disk.log.raft_state(RegionId::must(1)).expect("readable").is_none());
+    for_seeds(|_| {
+        let mut cluster = Cluster::started(scenario_plan(5, 3));
+        cluster.lead(1, 1);
+        cluster.must_put("k1", "v1");
+        cluster.must_eq(2, "k1", "v1");
+        let before = cluster.region(1);
+        cluster.must_remove(1, 2);
+        cluster.wait_gone(1, 2);
+        cluster.wait("store 2 to be emptied", |world| rows(world, 2).len() == 2);
+        let left = tombstone(&cluster, 2).expect("a tombstone");
+        let now = cluster.region(1).epoch.conf_ver;
+        assert!(left.epoch.conf_ver == now || left.epoch.conf_ver + 1 == now);
+        assert!(
+            cluster.nodes[&2].disk.log.raft_state(RegionId::must(1)).expect("readable").is_none()
+        );
 
-    // An ancient message from a made-up peer to the removed one.
-    let to = *before.peer_on(StoreId::must(2)).expect("it was a member");
-    let from = Peer::voter(PeerId::must(77), StoreId::must(5));
-    let mut message = RaftMessage::new(
-        RegionId::must(1),
-        from,
-        to,
-        Epoch { conf_ver: 0, version: 0 },
-        RaftMessage::default().into_raft(),
-    );
-    message.raft_mut().msg_type = MessageKind::RequestVote.into();
-    message.raft_mut().term = 1;
-    cluster.deliver(Envelope { from: 5, to: 2, message });
-    cluster.pass(2 * SECOND);
-    assert!(cluster.peer_status(2, 1).is_none());
-    assert_eq!(rows(&cluster, 2).len(), 2);
+        // An ancient message from a made-up peer to the removed one.
+        let to = *before.peer_on(StoreId::must(2)).expect("it was a member");
+        let from = Peer::voter(PeerId::must(77), StoreId::must(5));
+        let mut message = RaftMessage::new(
+            RegionId::must(1),
+            from,
+            to,
+            Epoch { conf_ver: 0, version: 0 },
+            RaftMessage::default().into_raft(),
+        );
+        message.raft_mut().msg_type = MessageKind::RequestVote.into();
+        message.raft_mut().term = 1;
+        cluster.deliver(Envelope { from: 5, to: 2, message });
+        cluster.pass(2 * SECOND);
+        assert!(cluster.peer_status(2, 1).is_none());
+        assert_eq!(rows(&cluster, 2).len(), 2);
+    });
 }
 
 #[test]
 fn stale_03_a_never_initialised_peer_goes_without_hurting_neighbours() {
-    // Two regions; the second one's data is on store 3, of the first only an empty peer.
-    let mut plan = Plan::quiet(1, 3, 2);
-    plan.regions = 2;
-    let mut cluster = Cluster::started(plan);
-    cluster.must_put("a1", "v");
-    cluster.must_put("b1", "v");
-    cluster.must_eq(3, "b1", "v");
-    let lost = cluster.filter(
-        Match { kinds: vec![MessageKind::Snapshot], region: Some(1), ..Match::default() },
-        Action::Drop,
-    );
-    cluster.must_add_learner(1, 3, 303);
-    cluster.wait("an empty peer", |world| {
-        world.peer_status(3, 1).is_some_and(|peer| !peer.region.is_initialized())
+    for_seeds(|_| {
+        // Two regions; the second one's data is on store 3, of the first only an empty peer.
+        let mut plan = scenario_plan(3, 2);
+        plan.regions = 2;
+        let mut cluster = Cluster::started(plan);
+        cluster.must_put("a1", "v");
+        cluster.must_put("b1", "v");
+        cluster.must_eq(3, "b1", "v");
+        let lost = cluster.filter(
+            Match { kinds: vec![MessageKind::Snapshot], region: Some(1), ..Match::default() },
+            Action::Drop,
+        );
+        cluster.must_add_learner(1, 3, 303);
+        cluster.wait("an empty peer", |world| {
+            world.peer_status(3, 1).is_some_and(|peer| !peer.region.is_initialized())
+        });
+        cluster.isolate(3);
+        cluster.must_remove(1, 3);
+        cluster.mend();
+        cluster.wait_gone(1, 3);
+        cluster.release(lost);
+        cluster.wait("the tombstone", |world| tombstone(world, 3).is_some());
+        assert_eq!(cluster.on_disk(3, "b1").as_deref(), Some("v"));
+        assert_eq!(cluster.on_disk(3, "a1"), None);
     });
-    cluster.isolate(3);
-    cluster.must_remove(1, 3);
-    cluster.mend();
-    cluster.wait_gone(1, 3);
-    cluster.release(lost);
-    cluster.wait("the tombstone", |world| tombstone(world, 3).is_some());
-    assert_eq!(cluster.on_disk(3, "b1").as_deref(), Some("v"));
-    assert_eq!(cluster.on_disk(3, "a1"), None);
 }
 
 #[test]
 fn stale_04_left_behind_for_good_learns_it_from_pd() {
-    let mut cluster = Cluster::started(Plan::quiet(1, 6, 3));
-    cluster.lead(1, 1);
-    cluster.must_put("k1", "v1");
-    cluster.must_eq(2, "k1", "v1");
-    cluster.isolate(2);
-    cluster.must_remove(1, 2);
-    for store in 4..=6 {
-        cluster.must_add(1, store, 400 + store);
-        cluster.must_eq(store, "k1", "v1");
-    }
-    cluster.lead(1, 4);
-    cluster.must_remove(1, 1);
-    cluster.must_remove(1, 3);
-    // Past the time after which a peer without a leader asks PD.
-    cluster.wait_within(120 * SECOND, "the peer on store 2 to go", |world| {
-        world.peer_status(2, 1).is_none()
+    for_seeds(|_| {
+        let mut cluster = Cluster::started(scenario_plan(6, 3));
+        cluster.lead(1, 1);
+        cluster.must_put("k1", "v1");
+        cluster.must_eq(2, "k1", "v1");
+        cluster.isolate(2);
+        cluster.must_remove(1, 2);
+        for store in 4..=6 {
+            cluster.must_add(1, store, 400 + store);
+            cluster.must_eq(store, "k1", "v1");
+        }
+        cluster.lead(1, 4);
+        cluster.must_remove(1, 1);
+        cluster.must_remove(1, 3);
+        // Past the time after which a peer without a leader asks PD.
+        cluster.wait_within(120 * SECOND, "the peer on store 2 to go", |world| {
+            world.peer_status(2, 1).is_none()
+        });
+        cluster.must_none(2, "k1");
+        assert!(tombstone(&cluster, 2).is_some());
+        cluster.must_put("k2", "v2");
+        for store in 4..=6 {
+            cluster.must_eq(store, "k2", "v2");
+        }
     });
-    cluster.must_none(2, "k1");
-    assert!(tombstone(&cluster, 2).is_some());
-    cluster.must_put("k2", "v2");
-    for store in 4..=6 {
-        cluster.must_eq(store, "k2", "v2");
-    }
 }
 
 #[test]
 fn stale_05_removed_while_isolated_added_with_a_new_id() {
-    let mut cluster = Cluster::started(Plan::quiet(1, 5, 3));
-    cluster.lead(1, 1);
-    cluster.must_put("k1", "v1");
-    cluster.must_eq(2, "k1", "v1");
-    cluster.isolate(2);
-    cluster.must_put("k2", "v2");
-    cluster.must_remove(1, 2);
-    cluster.must_add_learner(1, 2, 302);
-    cluster.must_put("k3", "v3");
-    cluster.mend();
-    cluster.must_put("k4", "v4");
-    cluster.must_eq(2, "k4", "v4");
-    cluster.must_eq(2, "k3", "v3");
-    let peer = cluster.peer_status(2, 1).expect("a peer").peer;
-    assert_eq!(peer.id.get(), 302);
+    for_seeds(|_| {
+        let mut cluster = Cluster::started(scenario_plan(5, 3));
+        cluster.lead(1, 1);
+        cluster.must_put("k1", "v1");
+        cluster.must_eq(2, "k1", "v1");
+        cluster.isolate(2);
+        cluster.must_put("k2", "v2");
+        cluster.must_remove(1, 2);
+        cluster.must_add_learner(1, 2, 302);
+        cluster.must_put("k3", "v3");
+        cluster.mend();
+        cluster.must_put("k4", "v4");
+        cluster.must_eq(2, "k4", "v4");
+        cluster.must_eq(2, "k3", "v3");
+        let peer = cluster.peer_status(2, 1).expect("a peer").peer;
+        assert_eq!(peer.id.get(), 302);
+    });
 }
 
 #[test]
 fn stale_09_a_new_replica_does_not_keep_strays() {
-    let mut cluster = Cluster::started(Plan::quiet(1, 4, 3));
-    cluster.lead(1, 1);
-    cluster.must_put("k1", "v1");
-    cluster.must_eq(3, "k1", "v1");
-    cluster.must_remove(1, 3);
-    cluster.wait_gone(1, 3);
-    cluster.wait("store 3 to be emptied", |world| rows(world, 3).len() == 2);
-    cluster.kill(3);
-    let kv = cluster.nodes[&3].disk.kv.clone();
-    let mut batch = kv.write_batch();
-    batch.put(Cf::Default, &keys::data_key(b"k0"), b"stray");
-    kv.write(batch, Durability::Synced).expect("written");
-    cluster.start(3);
-    cluster.must_add(1, 3, 304);
-    cluster.must_put("k2", "v2");
-    cluster.must_eq(3, "k2", "v2");
-    cluster.must_none(3, "k0");
+    for_seeds(|_| {
+        let mut cluster = Cluster::started(scenario_plan(4, 3));
+        cluster.lead(1, 1);
+        cluster.must_put("k1", "v1");
+        cluster.must_eq(3, "k1", "v1");
+        cluster.must_remove(1, 3);
+        cluster.wait_gone(1, 3);
+        cluster.wait("store 3 to be emptied", |world| rows(world, 3).len() == 2);
+        cluster.kill(3);
+        let kv = cluster.nodes[&3].disk.kv.clone();
+        let mut batch = kv.write_batch();
+        batch.put(Cf::Default, &keys::data_key(b"k0"), b"stray");
+        kv.write(batch, Durability::Synced).expect("written");
+        cluster.start(3);
+        cluster.must_add(1, 3, 304);
+        cluster.must_put("k2", "v2");
+        cluster.must_eq(3, "k2", "v2");
+        cluster.must_none(3, "k0");
+    });
 }
