@@ -2,19 +2,18 @@
 //! simulated time until something is true.
 #![expect(clippy::panic, reason = "scenarios are tests, and a test fails by panicking")]
 
-use std::{
-    cell::Cell,
-    ops::{Deref, DerefMut},
-};
+mod commands;
+mod seeds;
+
+use std::ops::{Deref, DerefMut};
 
 use bytes::Bytes;
 use engine_traits::Reader;
 use raftstore_core::Event;
 use raftstore_core::keys;
 use raftstore_proto::{
-    AdminCommand, AdminResponse, Body, Cf, ChangeKind, Command, Header, Operation,
-    OperationResponse, Peer, PeerChange, PeerId, PeerRole, Region, RegionError, RegionId, Response,
-    ResponseBody, StoreId,
+    AdminCommand, AdminResponse, Body, Cf, ChangeKind, Command, Operation, Peer, PeerChange,
+    PeerId, PeerRole, Region, RegionError, RegionId, Response, ResponseBody, StoreId,
 };
 use transport_traits::SnapshotStatus;
 
@@ -32,43 +31,10 @@ pub const PATIENCE: Nanos = 60 * SECOND;
 /// How many lines of the timeline are shown when a scenario fails.
 const TAIL: usize = 80;
 
-thread_local! {
-    static SEED: Cell<u64> = const { Cell::new(0) };
-}
-
-/// Runs a scenario under `seeds` seeds. [`scenario_plan`] and what builds on it follow
-/// them; a failure says which seed it was.
-pub fn under_seeds(seeds: u64, scenario: impl Fn(u64)) {
-    struct Told(u64);
-    impl Drop for Told {
-        fn drop(&mut self) {
-            SEED.with(|seed| seed.set(0));
-            if std::thread::panicking() {
-                tracing_seed(self.0);
-            }
-        }
-    }
-    for number in 1..=seeds {
-        SEED.with(|seed| seed.set(number));
-        let told = Told(number);
-        scenario(number);
-        drop(told);
-    }
-}
-
-#[expect(clippy::print_stderr, reason = "a failing test tells its seed")]
-fn tracing_seed(seed: u64) {
-    eprintln!("the scenario failed under seed {seed}");
-}
-
-/// A quiet plan; under a seed, one of the orders of events that it stands for.
-#[must_use]
-pub fn scenario_plan(stores: u64, replicas: u64) -> Plan {
-    match SEED.with(Cell::get) {
-        0 => Plan::quiet(1, stores, replicas),
-        seed => Plan::fair(seed, stores, replicas),
-    }
-}
+pub use self::{
+    commands::{admin_command, get, header, put, value_in},
+    seeds::{scenario_plan, under_seeds},
+};
 
 /// A cluster in the hands of a test. Every wait ends in simulated time; a violated
 /// invariant ends the test.
@@ -570,52 +536,6 @@ impl Cluster {
         for envelope in self.world.network.remove_filter(filter) {
             self.world.send_envelope(envelope);
         }
-    }
-}
-
-/// Header of a command to `peer` with the region as it is.
-#[must_use]
-pub fn header(region: &Region, peer: Peer) -> Header {
-    Header {
-        region: region.id,
-        peer,
-        epoch: Some(region.epoch),
-        term: 0,
-        read_quorum: false,
-        replica_read: false,
-    }
-}
-
-/// An admin command to `peer`.
-#[must_use]
-pub fn admin_command(region: &Region, peer: Peer, admin: AdminCommand) -> Command {
-    Command { header: header(region, peer), body: Body::Admin(admin) }
-}
-
-/// Store a value.
-#[must_use]
-pub fn put(key: &str, value: &str) -> Operation {
-    Operation::Put {
-        cf: Cf::Default,
-        key: Bytes::from(key.to_owned()),
-        value: Bytes::from(value.to_owned()),
-    }
-}
-
-/// Read a value.
-#[must_use]
-pub fn get(key: &str) -> Operation {
-    Operation::Get { cf: Cf::Default, key: Bytes::from(key.to_owned()) }
-}
-
-/// The value in the first answer.
-#[must_use]
-pub fn value_in(results: &[OperationResponse]) -> Option<String> {
-    match results.first() {
-        Some(OperationResponse::Get(Some(value))) => {
-            Some(String::from_utf8_lossy(value).into_owned())
-        }
-        _ => None,
     }
 }
 

@@ -7,4 +7,5 @@ mod limits;
 mod ranges;
 mod reads;
 mod roles;
+mod splitting;
 mod taking_in;

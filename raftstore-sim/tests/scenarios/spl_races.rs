@@ -443,15 +443,24 @@ fn spl_36_splits_that_pd_orders() {
             target: *region.peer_on(StoreId::must(1)).expect("a member"),
             action: OrderAction::SplitRegion { keys, policy },
         };
-        let whole = cluster.region(1);
-        cluster.world.order(1, order(&whole, Vec::new(), SplitPolicy::Scan));
-        cluster.wait("two regions", |world| world.regions().len() == 2);
-        let right = cluster.region(1);
-        assert_eq!(right.start_key.as_ref(), b"k10");
+        // PD repeats an order until it sees the effect.
+        let until = |cluster: &mut Cluster, count: usize, keys: Vec<bytes::Bytes>, policy| {
+            let mut ordered = 0;
+            cluster.wait("the split", |world| {
+                if world.now >= ordered {
+                    ordered = world.now + SECOND;
+                    let known = world.newest_region(1).expect("it is known");
+                    if world.regions().len() < count {
+                        world.order(1, order(&known, keys.clone(), policy));
+                    }
+                }
+                world.regions().len() == count
+            });
+        };
+        until(&mut cluster, 2, Vec::new(), SplitPolicy::Scan);
+        assert_eq!(cluster.region(1).start_key.as_ref(), b"k10");
         let keys = ["k12", "k15"].map(|key| bytes::Bytes::from_static(key.as_bytes())).to_vec();
-        cluster.wait_leader(1);
-        cluster.world.order(1, order(&right, keys, SplitPolicy::Keys));
-        cluster.wait("four regions", |world| world.regions().len() == 4);
+        until(&mut cluster, 4, keys, SplitPolicy::Keys);
         let starts: Vec<_> =
             cluster.world.regions().into_values().map(|region| region.start_key).collect();
         assert!(starts.iter().any(|key| key.as_ref() == b"k12"));

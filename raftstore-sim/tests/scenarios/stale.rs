@@ -49,9 +49,9 @@ fn stale_01_a_tombstone_leaves_exactly_two_keys() {
         let left = tombstone(&cluster, 2).expect("a tombstone");
         let now = cluster.region(1).epoch.conf_ver;
         assert!(left.epoch.conf_ver == now || left.epoch.conf_ver + 1 == now);
-        assert!(
-            cluster.nodes[&2].disk.log.raft_state(RegionId::must(1)).expect("readable").is_none()
-        );
+        cluster.wait("an empty log", |world| {
+            world.nodes[&2].disk.log.raft_state(RegionId::must(1)).expect("readable").is_none()
+        });
 
         // An ancient message from a made-up peer to the removed one.
         let to = *before.peer_on(StoreId::must(2)).expect("it was a member");

@@ -354,3 +354,33 @@ fn the_planted_bug_leaves_old_rows() {
     assert!(matches!(outcome(&bench.run(&mut worker)), InstallOutcome::Done { .. }));
     assert!(bench.rows(Cf::Lock).contains(&(b"f".to_vec(), b"old".to_vec())));
 }
+
+/// H55: what nobody knows of goes with the second pass in a row that does not know it; what
+/// is known stays, and so does what belongs to another lane.
+#[test]
+fn h55_forgotten_snapshots_are_collected() {
+    let bench = Bench::new();
+    bench.receive(region(), &[b"c"]);
+    let mut worker = bench.worker(NoHooks);
+    let left = |bench: &Bench| bench.snaps.list().expect("the list can be read").len();
+    let known = bench.snaps.list().expect("the list can be read");
+    let known: Vec<_> = known.into_iter().map(|(direction, key, _)| (direction, key)).collect();
+    let lane = (LaneId(0), 1);
+    let pass = |known: Vec<(SnapDirection, SnapKey)>, lane| Task::CollectSnapshots { lane, known };
+    for round in [pass(known.clone(), lane), pass(Vec::new(), lane), pass(known, lane)] {
+        worker.push(round);
+        assert!(bench.run(&mut worker).is_empty());
+        assert_eq!(left(&bench), 1);
+    }
+    let other = LaneId(u16::from(LaneId::of(REGION, 2) == LaneId(0)));
+    for _ in 0..2 {
+        worker.push(pass(Vec::new(), (other, 2)));
+        assert!(bench.run(&mut worker).is_empty());
+    }
+    assert_eq!(left(&bench), 1, "another lane's");
+    for expected in [1, 0] {
+        worker.push(pass(Vec::new(), lane));
+        assert!(bench.run(&mut worker).is_empty());
+        assert_eq!(left(&bench), expected);
+    }
+}

@@ -1,0 +1,194 @@
+//! Splits: what a leader may still read, what leaves before what is durable, and what old
+//! results are worth.
+
+use bytes::Bytes;
+use raft::eraftpb::MessageType;
+use raftstore_proto::{AdminCommand, Body, PeerId, Region, RegionError, RegionId, SplitRequest};
+
+use super::harness::*;
+use crate::{CheckGoal, Event, PdAnswer, PdRequest, ReplyId, TaskDone};
+
+const CHILD: RegionId = RegionId::must(77);
+
+/// A cut of R1 at `m`, which leaves the left part to [`CHILD`].
+fn cut(region: &Region) -> Body {
+    let ids = (0..region.peers.len() as u64).map(|at| PeerId::must(770 + at));
+    let request =
+        SplitRequest { key: Bytes::from_static(b"m"), new_region: CHILD, new_peers: ids.collect() };
+    Body::Admin(AdminCommand::BatchSplit { requests: vec![request], right_derive: true })
+}
+
+/// Three stores whose leader, store 1, has a split committed and not applied. Gives the
+/// caller of the split.
+fn committed_and_unapplied() -> (Cluster, ReplyId) {
+    let mut cluster = Cluster::new(3, &[region(R1, "", "", &[1, 2, 3])]);
+    cluster.elect(1, R1);
+    cluster.on(1).put(R1, "a", "before");
+    cluster.settle();
+    let leader = cluster.on(1);
+    let split = leader.ask(R1, cut(&leader.status(R1).region));
+    leader.persist();
+    while cluster.deliver_one(everything) {
+        for store in 1..=3 {
+            cluster.on(store).persist();
+        }
+    }
+    let status = cluster.on(1).status(R1);
+    assert!(status.committed > status.applied.applied, "committed and not applied");
+    (cluster, split)
+}
+
+/// H36, W1: from the moment the commit index passes the split nobody reads by the lease, on
+/// the store's thread or beside it, and no quorum is asked; once it is applied, whoever
+/// asked under the old epoch is told of the parts.
+#[test]
+fn h36_no_read_while_a_committed_split_is_unapplied() {
+    let (mut cluster, split) = committed_and_unapplied();
+    let leader = cluster.on(1);
+    assert!(leader.views.get(R1).expect("it has one").state().is_none(), "the view is open");
+    let by_lease = leader.ask(R1, get("a"));
+    let by_quorum = leader.read_with_quorum(R1, "a");
+    leader.turn();
+    assert_eq!((leader.answer(by_lease), leader.answer(by_quorum)), (None, None));
+    assert!(
+        leader.out.iter().all(|message| message.raft().context.is_empty()),
+        "a quorum was asked for the old range"
+    );
+    leader.settle();
+    assert!(matches!(leader.answer(split), Some(Ok(_))));
+    for reply in [by_lease, by_quorum] {
+        let RegionError::EpochNotMatch { current } = leader.refusal(reply) else {
+            panic!("{:?}", leader.answer(reply));
+        };
+        let ids: Vec<RegionId> = current.iter().map(|region| region.id).collect();
+        assert_eq!(ids, [R1, CHILD]);
+    }
+}
+
+/// D4, R26: a split-born peer writes nothing to its log, and votes for nobody, before the
+/// records of its region are durable.
+#[test]
+fn r26_a_split_born_peer_waits_for_its_regions_records() {
+    let (mut cluster, _) = committed_and_unapplied();
+    let leader = cluster.on(1);
+    leader.apply();
+    leader.persist();
+    assert_eq!(leader.status(CHILD).term, 6, "it campaigns at once (W15)");
+    assert_eq!(leader.raft_record(CHILD), None, "written before its records were durable");
+    let votes = |node: &Node| {
+        let of_child = node.out.iter().filter(|message| message.region() == Some(CHILD));
+        of_child
+            .filter(|message| message.raft().get_msg_type() == MessageType::MsgRequestVote)
+            .count()
+    };
+    assert_eq!(votes(leader), 0, "a vote was asked before its term was durable");
+    leader.sync();
+    leader.turn();
+    assert_eq!(votes(leader), 0);
+    leader.persist();
+    let record = leader.raft_record(CHILD).expect("written with its first round");
+    assert_eq!((record.hard_state.term, record.last_index), (6, 5));
+    assert_eq!(votes(leader), 2, "one for each other member, without asking first");
+}
+
+/// H29: who cannot split names the leader it knows, and never itself.
+#[test]
+fn h29_a_follower_names_the_leader() {
+    let mut cluster = Cluster::new(3, &[region(R1, "", "", &[1, 2, 3])]);
+    cluster.elect(1, R1);
+    let follower = cluster.on(2);
+    let epoch = follower.status(R1).region.epoch;
+    let reply = ReplyId(9);
+    let keys = vec![Bytes::from_static(b"m")];
+    follower.take(Event::SplitRegion { reply: Some(reply), region: R1, epoch, keys });
+    let expected = RegionError::NotLeader { region: R1, leader: Some(voter(R1, 1)) };
+    assert_eq!(follower.refusal(reply), &expected);
+}
+
+/// H28: whoever wanted a split is answered when PD gives no ids.
+#[test]
+fn h28_a_split_without_ids_is_refused() {
+    let mut node = Node::new(1, config(), &[region(R1, "", "", &[1])]);
+    node.settle();
+    let epoch = node.status(R1).region.epoch;
+    let reply = ReplyId(9);
+    let keys = vec![Bytes::from_static(b"m")];
+    node.take(Event::SplitRegion { reply: Some(reply), region: R1, epoch, keys });
+    let ask = node
+        .pd
+        .iter()
+        .find_map(|request| match request {
+            PdRequest::AskSplit { ask, count: 1, .. } => Some(*ask),
+            _ => None,
+        })
+        .expect("PD is asked");
+    assert_eq!(node.answer(reply), None);
+    node.take(Event::Pd(PdAnswer::SplitIds { region: R1, ask, ids: None }));
+    assert_eq!(node.refusal(reply), &RegionError::PlacementUnavailable);
+}
+
+/// H70: what a look has found is void once the region was cut.
+#[test]
+fn h70_an_old_look_cuts_nothing() {
+    let mut node = Node::new(1, config(), &[region(R1, "", "", &[1])]);
+    node.settle();
+    let status = node.status(R1);
+    let looked = |version| {
+        Event::TaskDone(TaskDone::SplitChecked {
+            region: R1,
+            incarnation: status.incarnation,
+            version,
+            goal: CheckGoal::Auto,
+            size_bytes: 10,
+            keys: vec![Bytes::from_static(b"m")],
+        })
+    };
+    let asks = |node: &Node| {
+        node.pd.iter().filter(|request| matches!(request, PdRequest::AskSplit { .. })).count()
+    };
+    node.take(looked(status.region.epoch.version - 1));
+    assert_eq!(asks(&node), 0);
+    node.take(looked(status.region.epoch.version));
+    assert_eq!(asks(&node), 1);
+}
+
+/// H67: a region that a split has made reports its own flow alone, and the parent's goes on
+/// from where it was.
+#[test]
+fn h67_a_split_makes_no_flow() {
+    let mut node = Node::new(1, config(), &[region(R1, "", "", &[1])]);
+    node.settle();
+    node.put(R1, "a", "some value");
+    node.put(R1, "z", "some value");
+    node.settle();
+    node.pd.clear();
+    let body = cut(&node.status(R1).region);
+    node.ask(R1, body);
+    node.settle();
+    let mut written = std::collections::BTreeMap::<RegionId, u64>::new();
+    for request in &node.pd {
+        if let PdRequest::RegionHeartbeat(heartbeat) = request {
+            *written.entry(heartbeat.region.id).or_default() += heartbeat.written_keys;
+        }
+    }
+    assert_eq!(written.get(&R1), Some(&2), "the parent's two keys, once");
+    assert_eq!(written.get(&CHILD), Some(&0));
+}
+
+/// H22: the first vote for a region that is not here yet is looked at again when it is.
+#[test]
+fn h22_a_first_vote_is_kept_for_a_region_that_is_not_here_yet() {
+    let (mut cluster, _) = committed_and_unapplied();
+    cluster.on(1).settle();
+    // Store 2 has not applied the split: the child's vote meets the parent's range.
+    cluster.post();
+    while cluster.deliver_one(|message| message.region() == Some(CHILD)) {}
+    let follower = cluster.on(2);
+    assert!(follower.store.inspect_region(CHILD).is_none());
+    assert!(follower.store.metrics().first_messages_kept > 0);
+    cluster.settle();
+    let follower = cluster.on(2);
+    assert!(follower.store.metrics().first_messages_replayed > 0);
+    assert_eq!(follower.status(CHILD).term, 6);
+    assert!(cluster.on(1).status(CHILD).is_leader);
+}
