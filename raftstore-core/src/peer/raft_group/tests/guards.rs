@@ -133,6 +133,7 @@ fn r17_a_leader_that_is_no_voter_is_a_follower_at_once() {
         let mut group = group(&region(&[1, 2, 3], &[]));
         let _ = elected(&mut group);
         group.apply_conf_change(&[PeerChange { kind, peer: own }]);
+        group.follow_unless_voter();
         assert!(!group.is_leader(), "{kind:?}");
         assert_eq!(group.leader(), 0);
         let mut acknowledged = response(2, MessageType::MsgAppendResponse, 6);
