@@ -23,7 +23,8 @@ fn no_decoder_panics_or_reads_its_own_writing_differently() {
             corpus.show(target, input);
         }
         let at_first = corpus.ways();
-        assert!(at_first > known.len() / 3, "{name}: the inputs to begin with are all alike");
+        let many = known.len();
+        assert!(at_first > many / 3, "{name}: {at_first} ways among {many} inputs to begin with");
         for _ in 0..INPUTS {
             corpus.show(target, corpus.next(&mut numbers));
         }

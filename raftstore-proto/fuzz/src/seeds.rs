@@ -43,9 +43,11 @@ fn raft_messages() -> Vec<Vec<u8>> {
     let mut out = vec![RaftMessage::tombstone(REGION, peer(11), peer(12), epoch).encode()];
     // Every type of message there is, with something in each of its fields.
     for msg_type in 0..19_u8 {
-        let mut message = RaftMessage::tombstone(REGION, peer(11), peer(12), epoch);
+        let mut message = RaftMessage::new(REGION, peer(11), peer(12), epoch, Default::default());
         message = message.with_range(region().start_key, region().end_key);
         let raft = message.raft_mut();
+        // Not the type that is not written because it is 0.
+        raft.msg_type = raftstore_proto::MessageKind::Beat.into();
         (raft.to, raft.from, raft.term) = (12, 11, 7);
         (raft.log_term, raft.index, raft.commit) = (6, 20, 19);
         (raft.reject, raft.reject_hint) = (true, 18);
@@ -62,7 +64,7 @@ fn raft_messages() -> Vec<Vec<u8>> {
         meta.mut_conf_state().learners = vec![13];
         let mut bytes = message.encode();
         // The type is a small number: there is one byte to change.
-        if let Some(at) = bytes.windows(4).position(|it| it == [8, 0, 16, 12]) {
+        if let Some(at) = bytes.windows(4).position(|it| it == [8, 1, 16, 12]) {
             bytes[at + 1] = msg_type;
         }
         out.push(bytes);
