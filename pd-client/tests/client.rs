@@ -1,5 +1,7 @@
 //! The in-process PD as stores see it: questions, races, waiting for orders.
 
+mod reported;
+
 use std::{
     future::Future,
     pin::pin,
@@ -20,6 +22,8 @@ use pd_client::{
 use raftstore_proto::{
     ChangeKind, ClusterId, Epoch, Peer, PeerChange, PeerId, Region, RegionId, StoreId,
 };
+
+use self::reported::{heartbeat, stats};
 
 struct Unpark(Thread);
 
@@ -66,37 +70,6 @@ fn first_region(id: u64, peer: u64, store: u64) -> Region {
         end_key: Bytes::new(),
         epoch: Epoch { conf_ver: 1, version: 1 },
         peers: vec![Peer::voter(PeerId::must(peer), StoreId::must(store))],
-    }
-}
-
-fn heartbeat(region: &Region, term: u64) -> RegionHeartbeat {
-    RegionHeartbeat {
-        region: region.clone(),
-        leader: region.peers[0],
-        term,
-        down_peers: Vec::new(),
-        pending_peers: Vec::new(),
-        written_bytes: 0,
-        written_keys: 0,
-        approximate_size: 0,
-    }
-}
-
-fn stats(store: u64) -> StoreStats {
-    StoreStats {
-        store: StoreId::must(store),
-        capacity_bytes: 0,
-        available_bytes: 0,
-        used_bytes: 0,
-        region_count: 0,
-        sending_snapshots: 0,
-        receiving_snapshots: 0,
-        applying_snapshots: 0,
-        start_time_seconds: 0,
-        is_busy: false,
-        written_bytes: 0,
-        written_keys: 0,
-        damaged_regions: Vec::new(),
     }
 }
 
@@ -158,7 +131,7 @@ fn bootstrap_happens_once_and_comes_first() {
     let region = first_region(2, 3, 1);
     assert!(!block_on(pd.is_cluster_bootstrapped()).expect("PD is there"));
     assert!(matches!(block_on(pd.put_store(info(1, "a"))), Err(Error::NotBootstrapped)));
-    let report = block_on(pd.region_heartbeat(heartbeat(&region, 1)));
+    let report = block_on(pd.region_heartbeat(heartbeat(region.clone(), 1)));
     assert!(matches!(report, Err(Error::NotBootstrapped)));
     let elsewhere = block_on(pd.bootstrap_cluster(info(9, "a"), region.clone()));
     assert!(matches!(elsewhere, Err(Error::Invalid(_))));
@@ -182,7 +155,10 @@ fn an_address_belongs_to_one_living_store() {
     let buried = StoreId::must(20);
     assert!(matches!(block_on(pd.store(buried)), Err(Error::StoreNotFound(id)) if id == buried));
     assert!(matches!(block_on(pd.put_store(info(20, "d"))), Err(Error::StoreNotFound(_))));
-    assert!(matches!(block_on(pd.store_heartbeat(stats(20))), Err(Error::StoreNotFound(_))));
+    assert!(matches!(
+        block_on(pd.store_heartbeat(stats(StoreId::must(20)))),
+        Err(Error::StoreNotFound(_))
+    ));
     block_on(pd.put_store(info(21, "c"))).expect("the address is free again");
 }
 
@@ -190,16 +166,16 @@ fn an_address_belongs_to_one_living_store() {
 fn stale_and_senseless_reports_change_nothing() {
     let (pd, mut region) = bootstrapped();
     region.epoch.conf_ver = 4;
-    block_on(pd.region_heartbeat(heartbeat(&region, 8))).expect("it is newer");
+    block_on(pd.region_heartbeat(heartbeat(region.clone(), 8))).expect("it is newer");
     let known = block_on(pd.region_by_id(region.id)).expect("PD is there");
     let mut older = region.clone();
     older.epoch.conf_ver = 3;
-    let old_epoch = block_on(pd.region_heartbeat(heartbeat(&older, 9)));
-    let old_term = block_on(pd.region_heartbeat(heartbeat(&region, 7)));
+    let old_epoch = block_on(pd.region_heartbeat(heartbeat(older.clone(), 9)));
+    let old_term = block_on(pd.region_heartbeat(heartbeat(region.clone(), 7)));
     assert!(matches!((old_epoch, old_term), (Err(Error::Stale), Err(Error::Stale))));
-    let mut stranger = heartbeat(&region, 9);
+    let mut stranger = heartbeat(region.clone(), 9);
     stranger.leader = Peer::voter(PeerId::must(99), StoreId::must(1));
-    let mut doubled = heartbeat(&region, 9);
+    let mut doubled = heartbeat(region.clone(), 9);
     doubled.region.peers.push(region.peers[0]);
     for report in [stranger, doubled] {
         assert!(matches!(block_on(pd.region_heartbeat(report)), Err(Error::Invalid(_))));
@@ -348,13 +324,13 @@ fn spl_36_a_split_is_ordered_until_it_is_seen() {
     let split = OrderAction::SplitRegion { keys, policy: SplitPolicy::Keys };
     pd.force_order(region.id, split.clone()).expect("the region is known");
     for term in 1..4 {
-        block_on(pd.region_heartbeat(heartbeat(&region, term))).expect("it is current");
+        block_on(pd.region_heartbeat(heartbeat(region.clone(), term))).expect("it is current");
         let order = block_on(pd.next_order(StoreId::must(1))).expect("PD is there");
         assert_eq!((order.epoch, order.action), (region.epoch, split.clone()));
     }
     region.epoch.version += 2;
     region.end_key = Bytes::from_static(b"d");
-    block_on(pd.region_heartbeat(heartbeat(&region, 4))).expect("it is newer");
+    block_on(pd.region_heartbeat(heartbeat(region.clone(), 4))).expect("it is newer");
     assert!(poll_once(pd.next_order(StoreId::must(1))).is_none());
     assert_eq!(pd.with_core(|core, _| core.counters().finished), 1);
 }
@@ -373,12 +349,12 @@ fn orders_wake_who_waits() {
     };
     thread::scope(|scope| {
         let waiting = scope.spawn(|| block_on(pd.next_order(StoreId::must(1))));
-        block_on(pd.region_heartbeat(heartbeat(&region, 1))).expect("it is current");
+        block_on(pd.region_heartbeat(heartbeat(region.clone(), 1))).expect("it is current");
         let order = waiting.join().expect("no panic").expect("PD is there");
         assert_eq!(order, expected);
     });
     for _ in 0..3 {
-        block_on(pd.region_heartbeat(heartbeat(&region, 1))).expect("it is current");
+        block_on(pd.region_heartbeat(heartbeat(region.clone(), 1))).expect("it is current");
     }
     assert_eq!(block_on(pd.next_order(StoreId::must(1))).expect("PD is there"), expected);
     assert!(poll_once(pd.next_order(StoreId::must(1))).is_none(), "repeats do not pile up");
@@ -392,7 +368,7 @@ fn stale_04_a_region_is_told_to_those_that_left_it() {
     block_on(pd.put_store(info(4, "b"))).expect("a new address");
     region.peers = vec![Peer::voter(PeerId::must(60), StoreId::must(4))];
     region.epoch.conf_ver = 9;
-    block_on(pd.region_heartbeat(heartbeat(&region, 6))).expect("it is newer");
+    block_on(pd.region_heartbeat(heartbeat(region.clone(), 6))).expect("it is newer");
     let route = block_on(pd.region_by_id(region.id)).expect("PD is there").expect("it is known");
     assert_eq!(route.region, region);
     assert!(route.region.peer_on(StoreId::must(1)).is_none());
@@ -408,10 +384,10 @@ fn unavailable_fails_every_call_and_wakes_who_waits() {
         assert!(matches!(outcome, Err(Error::Unavailable { .. })));
     });
     assert!(matches!(block_on(pd.alloc_id()), Err(Error::Unavailable { .. })));
-    let report = block_on(pd.region_heartbeat(heartbeat(&region, 1)));
+    let report = block_on(pd.region_heartbeat(heartbeat(region.clone(), 1)));
     assert!(matches!(report, Err(Error::Unavailable { .. })));
     pd.set_available(true);
-    assert!(block_on(pd.region_heartbeat(heartbeat(&region, 1))).is_ok());
+    assert!(block_on(pd.region_heartbeat(heartbeat(region.clone(), 1))).is_ok());
 }
 
 /// The clock is the caller's: a store that is silent for too long gets nothing.
@@ -428,9 +404,9 @@ fn the_clock_is_the_callers() {
     block_on(pd.bootstrap_cluster(info(1, "a"), region.clone())).expect("it is the first");
     block_on(pd.put_store(info(4, "b"))).expect("a new address");
     now.store(31_000, Ordering::SeqCst);
-    block_on(pd.region_heartbeat(heartbeat(&region, 1))).expect("it is current");
+    block_on(pd.region_heartbeat(heartbeat(region.clone(), 1))).expect("it is current");
     assert!(poll_once(pd.next_order(StoreId::must(1))).is_none());
-    block_on(pd.store_heartbeat(stats(4))).expect("it is known");
-    block_on(pd.region_heartbeat(heartbeat(&region, 1))).expect("it is current");
+    block_on(pd.store_heartbeat(stats(StoreId::must(4)))).expect("it is known");
+    block_on(pd.region_heartbeat(heartbeat(region.clone(), 1))).expect("it is current");
     assert!(poll_once(pd.next_order(StoreId::must(1))).is_some());
 }

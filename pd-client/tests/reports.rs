@@ -1,5 +1,7 @@
 //! What PD believes of what stores say.
 
+mod reported;
+
 use bytes::Bytes;
 use pd_client::{
     Error, OrderAction, PeerDown, RegionHeartbeat, Result, StoreInfo, StoreLifecycle, StoreStats,
@@ -8,6 +10,8 @@ use pd_client::{
 use raftstore_proto::{
     ChangeKind, ClusterId, Epoch, Peer, PeerChange, PeerId, PeerRole, Region, RegionId, StoreId,
 };
+
+use self::reported::{heartbeat, stats};
 
 fn store(id: u64) -> StoreId {
     StoreId::must(id)
@@ -30,19 +34,6 @@ fn region(id: u64, range: (&str, &str), epoch: (u64, u64)) -> Region {
         end_key: Bytes::from(range.1.to_owned()),
         epoch: Epoch { conf_ver: epoch.0, version: epoch.1 },
         peers: (1..=3).map(|on| Peer::voter(PeerId::must(id * 10 + on), store(on))).collect(),
-    }
-}
-
-fn heartbeat(region: Region, term: u64) -> RegionHeartbeat {
-    RegionHeartbeat {
-        leader: region.peers[0],
-        region,
-        term,
-        down_peers: Vec::new(),
-        pending_peers: Vec::new(),
-        written_bytes: 0,
-        written_keys: 0,
-        approximate_size: 0,
     }
 }
 
@@ -169,21 +160,7 @@ fn stores_that_are_not_there_are_not_heard() {
     core.put_store(0, info(4)).expect("a new address");
     core.set_lifecycle(store(4), StoreLifecycle::Tombstone).expect("it is empty");
     for id in [4, 5] {
-        let stats = StoreStats {
-            store: store(id),
-            capacity_bytes: 1,
-            available_bytes: 9,
-            used_bytes: 0,
-            region_count: 0,
-            sending_snapshots: 0,
-            receiving_snapshots: 0,
-            applying_snapshots: 0,
-            start_time_seconds: 0,
-            is_busy: false,
-            written_bytes: 0,
-            written_keys: 0,
-            damaged_regions: Vec::new(),
-        };
+        let stats = StoreStats { capacity_bytes: 1, available_bytes: 9, ..stats(store(id)) };
         let outcome = core.store_heartbeat(10, stats);
         assert!(matches!(outcome, Err(Error::StoreNotFound(_))));
     }

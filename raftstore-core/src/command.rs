@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use bytes::Bytes;
 use engine_traits::Reader;
 use raftstore_proto::{
     AdminCommand, Body, Header, Operation, OperationResponse, Region, RegionError, Response,
@@ -55,6 +56,34 @@ pub(crate) fn check_epoch(
     Ok(())
 }
 
+/// Whether the region can be cut at these keys (H62, H69).
+///
+/// # Errors
+/// `InvalidCommand`, or `KeyNotInRegion` for a key outside of the region.
+pub(crate) fn check_cuts<'a>(
+    region: &Region,
+    keys: impl ExactSizeIterator<Item = &'a Bytes>,
+) -> Result<(), RegionError> {
+    let invalid = |why| Err(RegionError::InvalidCommand { why });
+    if keys.len() == 0 {
+        return invalid("a split without a key");
+    }
+    let mut previous = region.start_key.clone();
+    for key in keys {
+        if key.is_empty() {
+            return invalid("an empty split key");
+        }
+        if !region.contains(key) {
+            return Err(RegionError::KeyNotInRegion { key: key.clone(), region: region.clone() });
+        }
+        if *key <= previous {
+            return invalid("split keys do not ascend from the region's start");
+        }
+        previous = key.clone();
+    }
+    Ok(())
+}
+
 /// Whether the cuts fit the region and its members (H62). What is checked looks at the
 /// command and the region alone, so that every replica decides alike.
 ///
@@ -62,27 +91,13 @@ pub(crate) fn check_epoch(
 /// `InvalidCommand`, or `KeyNotInRegion` for a cut outside of the region.
 pub(crate) fn check_split(region: &Region, requests: &[SplitRequest]) -> Result<(), RegionError> {
     let invalid = |why| Err(RegionError::InvalidCommand { why });
-    if requests.is_empty() {
-        return invalid("a split without a key");
-    }
+    check_cuts(region, requests.iter().map(|request| &request.key))?;
     if region.is_joint() {
         return invalid("the region is in a joint membership");
     }
     let mut regions = BTreeSet::from([region.id]);
     let mut peers: BTreeSet<_> = region.peers.iter().map(|peer| peer.id).collect();
-    let mut previous = &region.start_key;
-    for request in requests {
-        let SplitRequest { key, new_region, new_peers } = request;
-        if key.is_empty() {
-            return invalid("an empty split key");
-        }
-        if !region.contains(key) {
-            return Err(RegionError::KeyNotInRegion { key: key.clone(), region: region.clone() });
-        }
-        if key <= previous {
-            return invalid("split keys do not ascend from the region's start");
-        }
-        previous = key;
+    for SplitRequest { new_region, new_peers, .. } in requests {
         if !regions.insert(*new_region) {
             return invalid("the id of a new region is used twice");
         }

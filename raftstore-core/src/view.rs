@@ -6,17 +6,14 @@
 //! before and after taking an engine snapshot; the same generation both times, and a
 //! covering lease the second time, make the snapshot good.
 
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use raftstore_proto::{Peer, Region, RegionId};
 
-use crate::{MonoTime, sync::RwLock};
+use crate::{
+    MonoTime,
+    sync::{AtomicBool, Ordering, RwLock},
+};
 
 /// What is true of a led region right now.
 #[derive(Clone, Debug)]

@@ -87,6 +87,43 @@ mod sync {
         }
     }
 
+    pub(crate) enum AtomicBool {
+        Model(loom::sync::atomic::AtomicBool),
+        Plain(std::sync::atomic::AtomicBool),
+    }
+
+    impl Default for AtomicBool {
+        fn default() -> Self {
+            if IN_MODEL.get() {
+                Self::Model(Default::default())
+            } else {
+                Self::Plain(Default::default())
+            }
+        }
+    }
+
+    impl std::fmt::Debug for AtomicBool {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("AtomicBool")
+        }
+    }
+
+    impl AtomicBool {
+        pub(crate) fn load(&self, order: Ordering) -> bool {
+            match self {
+                Self::Model(it) => it.load(order),
+                Self::Plain(it) => it.load(order),
+            }
+        }
+
+        pub(crate) fn store(&self, value: bool, order: Ordering) {
+            match self {
+                Self::Model(it) => it.store(value, order),
+                Self::Plain(it) => it.store(value, order),
+            }
+        }
+    }
+
     /// A guard of either kind, seen as what it guards.
     pub(crate) enum Guard<M, P> {
         Model(M),
@@ -318,6 +355,34 @@ fn led(generation: u64) -> ViewState {
         term: 6,
         lease_until: MonoTime::from_millis(100),
     }
+}
+
+/// H40: whoever was told of a commit that the data lacks finds the view closed, for the
+/// store closes it before it tells anybody.
+#[test]
+fn h40_nobody_who_heard_of_a_commit_reads_behind_it() {
+    use loom::sync::atomic::{AtomicBool, Ordering::Relaxed};
+    sync::every_order(|| {
+        let view = Arc::new(View::default());
+        view.publish(led(1));
+        let told = Arc::new(AtomicBool::new(false));
+        let store = {
+            let (view, told) = (Arc::clone(&view), Arc::clone(&told));
+            loom::thread::spawn(move || {
+                view.set_behind(true);
+                // What is sent goes through a channel, which orders as much.
+                told.store(true, loom::sync::atomic::Ordering::Release);
+            })
+        };
+        let heard = told.load(loom::sync::atomic::Ordering::Acquire);
+        let open = view.state().is_some();
+        assert!(!(heard && open), "a reader that heard of the commit reads without it");
+        store.join().unwrap();
+        assert!(view.state().is_none());
+        view.set_behind(false);
+        assert!(view.state().is_some(), "the data has caught up");
+        assert!(told.load(Relaxed));
+    });
 }
 
 /// H41: a reader that finds the same view behind its engine snapshot as before it has read

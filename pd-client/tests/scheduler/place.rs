@@ -12,8 +12,21 @@ fn labelled(labels: &[&str]) -> PdConfig {
     PdConfig { location_labels, ..config() }
 }
 
+/// Six stores, two in each of three zones.
+fn zone_of(id: u64) -> u64 {
+    1 + (id - 1) / 2
+}
+
+/// The six stores join, or come with their labels, and PD has its way.
+fn join_three_zones(toy: &mut Toy) {
+    for id in 1..=6 {
+        toy.join(in_zone(id, zone_of(id)));
+    }
+    toy.run_until_rest(5000);
+}
+
 /// The zones of a region's members, sorted.
-fn zones(toy: &Toy, region: RegionId, zone_of: impl Fn(u64) -> u64) -> Vec<u64> {
+fn zones(toy: &Toy, region: RegionId) -> Vec<u64> {
     let mut zones: Vec<_> =
         toy.regions[&region].region.peers.iter().map(|peer| zone_of(peer.store.get())).collect();
     zones.sort_unstable();
@@ -23,15 +36,11 @@ fn zones(toy: &Toy, region: RegionId, zone_of: impl Fn(u64) -> u64) -> Vec<u64> 
 /// Six stores in three zones: each region gets one replica in each.
 #[test]
 fn replicas_are_spread_over_zones() {
-    let zone_of = |id| 1 + (id - 1) / 2;
     let mut toy = Toy::new(labelled(&["zone"]), 6, 30);
-    for id in 1..=6 {
-        toy.join(in_zone(id, zone_of(id)));
-    }
-    toy.run_until_rest(5000);
+    join_three_zones(&mut toy);
     toy.check_complete(3);
     for region in toy.regions.keys() {
-        assert_eq!(zones(&toy, *region, zone_of), [1, 2, 3]);
+        assert_eq!(zones(&toy, *region), [1, 2, 3]);
     }
     assert!(toy.region_spread() <= 1, "evenly too");
     assert!(toy.core.history().all(|ended| ended.reason != OperatorReason::Placement));
@@ -40,18 +49,14 @@ fn replicas_are_spread_over_zones() {
 /// Regions that were placed without labels are moved apart once there are some.
 #[test]
 fn labels_that_come_later_move_replicas() {
-    let zone_of = |id| 1 + (id - 1) / 2;
     let mut toy = Toy::placed(labelled(&["zone"]), 6, 12, |number, id| {
         (1..=3).map(|on| Peer::voter(PeerId::must(id + 10 * number + on), store(on))).collect()
     });
     toy.run_until_rest(5000);
-    for id in 1..=6 {
-        toy.join(in_zone(id, zone_of(id)));
-    }
-    toy.run_until_rest(5000);
+    join_three_zones(&mut toy);
     toy.check_complete(3);
     for region in toy.regions.keys() {
-        assert_eq!(zones(&toy, *region, zone_of), [1, 2, 3]);
+        assert_eq!(zones(&toy, *region), [1, 2, 3]);
     }
     assert!(toy.core.history().any(|ended| ended.reason == OperatorReason::Placement));
 }
@@ -59,25 +64,21 @@ fn labels_that_come_later_move_replicas() {
 /// A zone that is gone leaves two: replicas share one as long as they must, and no longer.
 #[test]
 fn a_lost_zone_is_made_up_for() {
-    let zone_of = |id| 1 + (id - 1) / 2;
     let mut toy = Toy::new(labelled(&["zone"]), 6, 10);
-    for id in 1..=6 {
-        toy.join(in_zone(id, zone_of(id)));
-    }
-    toy.run_until_rest(5000);
+    join_three_zones(&mut toy);
     toy.kill(5);
     toy.kill(6);
     toy.run_until_rest(5000);
     toy.check_complete(3);
     for region in toy.regions.keys() {
-        let zones = zones(&toy, *region, zone_of);
+        let zones = zones(&toy, *region);
         assert!(zones == [1, 1, 2] || zones == [1, 2, 2], "{zones:?}");
     }
     toy.revive(5);
     toy.revive(6);
     toy.run_until_rest(5000);
     for region in toy.regions.keys() {
-        assert_eq!(zones(&toy, *region, zone_of), [1, 2, 3]);
+        assert_eq!(zones(&toy, *region), [1, 2, 3]);
     }
 }
 

@@ -88,6 +88,8 @@ impl<R: RaftEngine> Peer<R> {
         collected: &mut Collected,
     ) -> Result<bool, FatalError> {
         if let Some(snapshot) = collected.snapshot.take() {
+            // It clears the log itself, with whatever waited there.
+            self.born_by = None;
             self.group.launch(collected, None);
             let entries = std::mem::take(&mut collected.entries);
             let number = round.number;
@@ -204,6 +206,7 @@ impl<R: RaftEngine> Peer<R> {
         kv_number: Option<u64>,
     ) -> Result<(), FatalError> {
         let messages = self.group.on_round_durable(number);
+        ctx.metrics.withheld_proofs += self.group.take_withheld();
         let stage = self.intake.as_ref().map(|intake| intake.stage);
         match (stage, kv_number) {
             (Some(IntakeStage::KvRound(at)), Some(kv_number)) if at == number => {

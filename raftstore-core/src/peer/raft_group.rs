@@ -82,6 +82,8 @@ pub(crate) struct RaftGroup<R: RaftEngine> {
     in_flight: VecDeque<InFlight>,
     /// No proof is reported to raft before that of this ready (R35).
     withhold_until: u64,
+    /// Proofs that were held back since this was last asked.
+    withheld: u64,
     /// A snapshot's ready was fetched and is not yet installed.
     taking_snapshot: bool,
     /// Whatever is collected next is written, even if raft would not ask for it.
@@ -140,6 +142,7 @@ impl<R: RaftEngine> RaftGroup<R> {
             attempts: 0,
             in_flight: VecDeque::new(),
             withhold_until: 0,
+            withheld: 0,
             taking_snapshot: false,
             write_due: false,
             eager_commit: false,
@@ -473,6 +476,7 @@ impl<R: RaftEngine> RaftGroup<R> {
         };
         let number = last.number;
         if number < self.withhold_until {
+            self.withheld += 1;
             return Vec::new();
         }
         let mut messages = Vec::new();
@@ -490,6 +494,11 @@ impl<R: RaftEngine> RaftGroup<R> {
         };
         self.raw.on_persist_ready(number);
         messages
+    }
+
+    /// How many proofs were held back since the last call (R35).
+    pub(crate) const fn take_withheld(&mut self) -> u64 {
+        std::mem::replace(&mut self.withheld, 0)
     }
 
     /// The snapshot taken in is durable in raft's eyes; its data is being installed.

@@ -13,13 +13,15 @@ use raftstore_proto::{
 use super::Peer;
 use crate::{
     FatalError, PdRequest, ReplyId,
-    command::{check_epoch, check_split},
+    command::{check_cuts, check_epoch, check_split},
     context::Context,
     hooks::Hooks,
 };
 
 /// Questions for split ids of one region that may wait for PD.
 const ASKS_MAX: usize = 16;
+/// Regions told of besides the one asked for.
+const SIBLINGS_MAX: usize = 64;
 
 /// Indexes of entries that cut the region and are not applied, ascending; those on their
 /// way to the disk too (W1).
@@ -168,30 +170,7 @@ impl<R: RaftEngine> Peer<R> {
         if epoch.version != self.region().epoch.version {
             return Err(RegionError::EpochNotMatch { current: vec![self.region().clone()] });
         }
-        self.check_cuts(keys)
-    }
-
-    /// Checks the keys as if PD had given fitting ids.
-    fn check_cuts(&self, keys: &[Bytes]) -> Result<(), RegionError> {
-        let mut previous = &self.region().start_key;
-        if keys.is_empty() {
-            return Err(RegionError::InvalidCommand { why: "a split without a key" });
-        }
-        for key in keys {
-            if key.is_empty() {
-                return Err(RegionError::InvalidCommand { why: "an empty split key" });
-            }
-            if !self.region().contains(key) {
-                let region = self.region().clone();
-                return Err(RegionError::KeyNotInRegion { key: key.clone(), region });
-            }
-            if key <= previous {
-                let why = "split keys do not ascend from the region's start";
-                return Err(RegionError::InvalidCommand { why });
-            }
-            previous = key;
-        }
-        Ok(())
+        check_cuts(self.region(), keys.iter())
     }
 
     /// PD has answered: the split is proposed, or its asker refused.
@@ -311,6 +290,3 @@ impl<R: RaftEngine> Peer<R> {
         self.born_by.is_some_and(|number| number > ctx.kv_durable)
     }
 }
-
-/// Regions told of besides the one asked for.
-const SIBLINGS_MAX: usize = 64;

@@ -210,6 +210,23 @@ mod tests {
         assert_eq!(value(read(100)), None);
     }
 
+    /// H40: while the data lacks what is committed, nobody reads beside the store.
+    #[test]
+    fn h40_a_view_that_is_behind_serves_nobody() {
+        let (_, view, reader) = setup();
+        let read = || value(reader.read(&get("k"), || MonoTime::ZERO).unwrap());
+        view.set_behind(true);
+        assert_eq!(read(), None);
+        view.set_behind(false);
+        assert_eq!(read(), Some(Some(Bytes::from_static(b"v1"))));
+        // A commit that comes between the two looks voids the read as well.
+        let late = reader.read(&get("k"), || {
+            view.set_behind(true);
+            MonoTime::ZERO
+        });
+        assert_eq!(value(late.unwrap()), None);
+    }
+
     /// H41: the snapshot comes first, the view is looked at after it. Whatever happens
     /// between the two makes the read go through the store.
     #[test]

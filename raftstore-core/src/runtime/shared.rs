@@ -28,8 +28,8 @@ pub(super) enum LaneInput {
 /// A message or command on its way to its lane.
 #[derive(Debug)]
 pub(super) struct Queued {
-    /// When it came.
-    pub(super) at: Instant,
+    /// When a command came; how long it waits is measured.
+    pub(super) at: Option<Instant>,
     pub(super) event: Event,
 }
 
@@ -113,7 +113,8 @@ impl Shared {
     }
 
     pub(super) fn offer_lane(&self, lane: LaneId, event: Event) -> Result<(), Refused> {
-        let queued = Queued { at: Instant::now(), event };
+        let at = matches!(event, Event::Command { .. }).then(Instant::now);
+        let queued = Queued { at, event };
         self.link(lane).events.try_send(queued).map_err(|refused| match refused {
             TrySendError::Full(_) => Refused::Full,
             TrySendError::Disconnected(_) => Refused::Gone,

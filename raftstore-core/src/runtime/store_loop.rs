@@ -180,7 +180,7 @@ impl<K: KvEngine, R: RaftEngine> StoreLoop<K, R> {
 
     fn take(&mut self, queued: Queued) -> Result<(), FatalError> {
         let Queued { at, event } = queued;
-        if matches!(event, Event::Command { .. }) {
+        if let Some(at) = at {
             self.shared.timings.request_wait.record(at.elapsed());
         }
         self.handle(event)

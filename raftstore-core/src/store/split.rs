@@ -35,6 +35,11 @@ pub(super) struct SplitDone {
     pub(super) kv_number: u64,
 }
 
+fn is_first_entry(message: &RaftMessage) -> bool {
+    let first = message.raft().entries.first();
+    first.is_some_and(|entry| entry.index == RAFT_INIT_LOG_INDEX + 1 && entry.data.is_empty())
+}
+
 /// The range of a region that a split would have put here, whose data has to go once the
 /// split is durable (H12, W8).
 #[derive(Debug)]
@@ -53,18 +58,16 @@ impl FirstMessages {
     pub(super) fn keep(&mut self, region: RegionId, message: &RaftMessage) -> bool {
         let Some(to) = message.to_peer() else { return false };
         let is_vote = match message.kind() {
-            Some(MessageKind::RequestVote | MessageKind::RequestPreVote) => {
-                message.term() == RAFT_INIT_LOG_TERM + 1
+            Some(MessageKind::RequestVote | MessageKind::RequestPreVote)
+                if message.term() == RAFT_INIT_LOG_TERM + 1 =>
+            {
+                true
             }
-            // Members that do not vote hear of their region by its first entry.
-            Some(MessageKind::Append) => {
-                let first = message.raft().entries.first();
-                let is_first = first.is_some_and(|entry| {
-                    entry.index == RAFT_INIT_LOG_INDEX + 1 && entry.data.is_empty()
-                });
-                if !is_first || self.0.len() >= FIRST_MESSAGES_MAX {
-                    return false;
-                }
+            // Members that do not vote hear of their region by its first entry. It pushes no
+            // vote out.
+            Some(MessageKind::Append)
+                if is_first_entry(message) && self.0.len() < FIRST_MESSAGES_MAX =>
+            {
                 false
             }
             _ => return false,

@@ -5,7 +5,7 @@ use raftstore_proto::{
 };
 use raftstore_sim::{
     cluster::{Cluster, admin_command, get, header, put},
-    network::{Action, Match},
+    network::{Action, FilterId, Match},
     plan::Plan,
     queue::{MILLI, SECOND},
 };
@@ -155,6 +155,23 @@ fn spl_11_a_store_that_was_down_during_the_split_catches_up() {
     });
 }
 
+/// Region 1 is cut while the snapshot with which s3 would begin it is held back. Gives what
+/// holds it, and the region that is new.
+fn cut_behind_a_held_snapshot(cluster: &mut Cluster) -> (FilterId, u64) {
+    cluster.must_put("k1", "1");
+    cluster.must_put("k3", "1");
+    let snapshot = Match {
+        kinds: vec![MessageKind::Snapshot],
+        region: Some(1),
+        to: Some(3),
+        ..Match::default()
+    };
+    let hold = cluster.filter(snapshot, Action::Hold);
+    cluster.must_add_learner(1, 3, 103);
+    cluster.wait("a snapshot on its way", |world| world.network.taken(hold) > 0);
+    (hold, cut(cluster, "k2").id.get())
+}
+
 /// H13, H22: s3 hears of the new region first, builds a peer that waits, and then applies
 /// the split itself: one peer, with the split's data.
 #[test]
@@ -162,20 +179,7 @@ fn spl_14_a_waiting_peer_is_replaced_by_the_split() {
     let replaced = std::cell::Cell::new(0);
     for_seeds(|seed| {
         let mut cluster = Cluster::started(fair(seed, 3, 1, false));
-        cluster.must_put("k1", "1");
-        cluster.must_put("k3", "1");
-        let hold = cluster.filter(
-            Match {
-                kinds: vec![MessageKind::Snapshot],
-                region: Some(1),
-                to: Some(3),
-                ..Match::default()
-            },
-            Action::Hold,
-        );
-        cluster.must_add_learner(1, 3, 103);
-        cluster.wait("a snapshot on its way", |world| world.network.taken(hold) > 0);
-        let fresh = cut(&mut cluster, "k2").id.get();
+        let (hold, fresh) = cut_behind_a_held_snapshot(&mut cluster);
         cluster.wait("a peer that waits", |world| {
             world.peer_status(3, fresh).is_some_and(|peer| !peer.region.is_initialized())
         });
@@ -196,20 +200,7 @@ fn spl_14_a_waiting_peer_is_replaced_by_the_split() {
 fn spl_15_a_split_does_not_resurrect_a_removed_replica() {
     for_seeds(|seed| {
         let mut cluster = Cluster::started(fair(seed, 3, 1, false));
-        cluster.must_put("k1", "1");
-        cluster.must_put("k3", "1");
-        let hold = cluster.filter(
-            Match {
-                kinds: vec![MessageKind::Snapshot],
-                region: Some(1),
-                to: Some(3),
-                ..Match::default()
-            },
-            Action::Hold,
-        );
-        cluster.must_add_learner(1, 3, 103);
-        cluster.wait("a snapshot on its way", |world| world.network.taken(hold) > 0);
-        let fresh = cut(&mut cluster, "k2").id.get();
+        let (hold, fresh) = cut_behind_a_held_snapshot(&mut cluster);
         cluster.wait_leader(fresh);
         cluster
             .wait("a peer that waits or has data", |world| world.peer_status(3, fresh).is_some());

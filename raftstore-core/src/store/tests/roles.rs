@@ -6,7 +6,7 @@ use raft::eraftpb::MessageType;
 use raftstore_proto::{AdminCommand, Body, PeerChange, RaftMessage, RegionError, RegionPhase};
 
 use super::harness::*;
-use crate::{Config, Event, PdRequest};
+use crate::{Config, Dropped, Event, PdRequest};
 
 fn three() -> Cluster {
     Cluster::new(3, &[region(R1, "", "", &[1, 2, 3])])
@@ -213,4 +213,27 @@ fn cc_17_the_leader_cannot_remove_itself() {
     let after = cluster.on(1).status(R1);
     assert!(after.is_leader);
     assert_eq!(after.region.peers, [voter(R1, 1), voter(R1, 2)]);
+}
+
+/// H32: a peer that is told to campaign does so while it is a little behind in applying, and
+/// not while it is far behind.
+#[test]
+fn h32_a_peer_far_behind_in_applying_is_not_told_to_campaign() {
+    let told = |lag: u64| {
+        let whole = region(R1, "", "", &[1, 2, 3]);
+        let mut node = Node::new(1, config(), std::slice::from_ref(&whole));
+        node.pass_start();
+        let ends = (voter(R1, 2), voter(R1, 1));
+        let last = SEEDED + lag;
+        node.receive(append(&whole, ends, 6, (SEEDED, SEEDED), last, last));
+        node.persist();
+        let status = node.status(R1);
+        assert_eq!((status.committed, status.applied.applied), (last, SEEDED));
+        node.out.clear();
+        node.receive(message(&whole, ends, MessageType::MsgTimeoutNow, 6));
+        node.persist();
+        (node.sent(), node.dropped(Dropped::Backpressure))
+    };
+    assert_eq!(told(256), (vec![MessageType::MsgRequestVote; 2], 0));
+    assert_eq!(told(257), (Vec::new(), 1));
 }

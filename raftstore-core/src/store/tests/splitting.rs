@@ -2,11 +2,17 @@
 //! results are worth.
 
 use bytes::Bytes;
+use engine_traits::RaftEngine;
 use raft::eraftpb::MessageType;
-use raftstore_proto::{AdminCommand, Body, PeerId, Region, RegionError, RegionId, SplitRequest};
+use raftstore_proto::{
+    AdminCommand, Body, Entry, PeerId, Region, RegionError, RegionId, SplitRequest,
+};
+use transport_traits::SnapKey;
 
 use super::harness::*;
-use crate::{CheckGoal, Event, PdAnswer, PdRequest, ReplyId, TaskDone};
+use crate::{
+    CheckGoal, Event, PdAnswer, PdRequest, ReplyId, TaskDone, store::split::FirstMessages,
+};
 
 const CHILD: RegionId = RegionId::must(77);
 
@@ -191,4 +197,53 @@ fn h22_a_first_vote_is_kept_for_a_region_that_is_not_here_yet() {
     assert!(follower.store.metrics().first_messages_replayed > 0);
     assert_eq!(follower.status(CHILD).term, 6);
     assert!(cluster.on(1).status(CHILD).is_leader);
+}
+
+/// W11: a peer that a split has made begins its log by clearing what a waiting peer may have
+/// left. If the first that it hears is a snapshot, that has cleared the log, and what came
+/// with it stays.
+#[test]
+fn w11_a_snapshot_before_the_first_write_of_a_split_born_peer_is_kept() {
+    let (mut cluster, _) = committed_and_unapplied();
+    let child = {
+        let leader = cluster.on(1);
+        leader.settle();
+        leader.status(CHILD).region
+    };
+    let follower = cluster.on(2);
+    follower.apply();
+    assert_eq!(follower.raft_record(CHILD), None, "its log is written already");
+    let ends = (child.peers[0], child.peers[1]);
+    // All of it is heard in one round: the snapshot behind 20, and the entry after that.
+    let key = SnapKey { region: CHILD, term: 6, index: 20 };
+    let size_bytes = follower.lay_down(&child, key, &[]);
+    let snapshot = Box::new(snapshot_message(&child, ends, 6, 20));
+    follower.handle(Event::Message { message: snapshot, snapshot: Some((key, size_bytes)) });
+    let behind = Box::new(append(&child, ends, 6, (20, 6), 21, 20));
+    follower.handle(Event::Message { message: behind, snapshot: None });
+    follower.settle();
+    follower.receive(append(&child, ends, 6, (20, 6), 22, 20));
+    follower.settle();
+    assert_eq!(follower.status(CHILD).last_index, 22);
+    let mut stored = Vec::new();
+    follower.raft.entries(CHILD, 21, 23, u64::MAX, &mut stored).unwrap();
+    assert_eq!(stored.iter().map(Entry::index).collect::<Vec<_>>(), [21, 22]);
+}
+
+/// H22: only what begins a region's life is kept for it: votes of its first term, and its
+/// first entry.
+#[test]
+fn h22_nothing_but_first_messages_is_kept() {
+    let whole = region(R2, "", "", &[1, 2, 3]);
+    let ends = (voter(R2, 1), voter(R2, 2));
+    let mut first = FirstMessages::default();
+    let mut keeps = |message| first.keep(R2, &message);
+    let of = |kind, term| message(&whole, ends, kind, term);
+    for kind in [MessageType::MsgRequestVote, MessageType::MsgRequestPreVote] {
+        assert!(!keeps(of(kind, 5)), "{kind:?}");
+        assert!(!keeps(of(kind, 7)), "{kind:?}");
+        assert!(keeps(of(kind, 6)), "{kind:?}");
+    }
+    assert!(!keeps(of(MessageType::MsgHeartbeat, 6)));
+    assert!(!keeps(append(&whole, ends, 6, (6, 6), 7, 6)), "not its first entry");
 }
