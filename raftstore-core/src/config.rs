@@ -13,9 +13,11 @@ use raftstore_proto::guard;
 use self::text::{show_duration, show_size};
 
 mod items;
+mod mismatch;
 mod text;
 
 pub use items::Config;
+pub use mismatch::OnMismatch;
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;

@@ -3,6 +3,8 @@
 
 use raftstore_proto::{DecodeError, RegionId};
 
+use crate::hash::RegionHash;
+
 /// Why a message was not acted on. Counted by reason, never an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
@@ -82,6 +84,16 @@ pub enum FatalSource {
         worker: &'static str,
         /// What it said.
         message: String,
+    },
+    /// Another replica of a region holds other data at the same index.
+    #[error("replicas differ at index {index}: {here} here, {there} on the leader")]
+    ReplicasDiffer {
+        /// The index.
+        index: u64,
+        /// This store's hash.
+        here: RegionHash,
+        /// The leader's.
+        there: RegionHash,
     },
     /// raft itself failed.
     #[error("raft failure")]

@@ -16,6 +16,7 @@ use transport_traits::{SnapDirection, SnapKey, SnapshotStatus};
 
 use crate::{
     apply::{ApplyEvent, ApplyTask},
+    hash::RegionHash,
     meta::LaneId,
 };
 
@@ -281,6 +282,32 @@ pub enum TaskDone {
         /// The region that would have been there.
         region: RegionId,
     },
+    /// A region was hashed, or could not be. Comes once for every
+    /// [`ExecResult::ComputeHash`](crate::apply::ExecResult).
+    Hashed {
+        /// The region.
+        region: RegionId,
+        /// The incarnation that asked.
+        incarnation: u64,
+        /// Index of the entry that asked.
+        index: u64,
+        /// What was found; `None` if it could not be read.
+        hash: Option<RegionHash>,
+    },
+}
+
+impl TaskDone {
+    /// The region whose lane is to be told.
+    #[must_use]
+    pub const fn region(&self) -> RegionId {
+        match self {
+            Self::Built { region, .. }
+            | Self::Installed { region, .. }
+            | Self::SplitChecked { region, .. }
+            | Self::RangeDeleted { region }
+            | Self::Hashed { region, .. } => *region,
+        }
+    }
 }
 
 /// What a look at a region is for.

@@ -23,9 +23,11 @@
 pub mod apply;
 mod command;
 mod config;
+pub mod consistency;
 mod context;
 mod error;
 mod event;
+mod hash;
 mod hooks;
 pub mod keys;
 mod meta;
@@ -42,7 +44,7 @@ mod sync;
 mod time;
 mod view;
 
-pub use config::{Config, ConfigError};
+pub use config::{Config, ConfigError, OnMismatch};
 pub use error::{Dropped, FatalError, FatalSource};
 pub use event::{
     BuiltSnapshot, CheckGoal, Effects, Event, GivenUp, InstallOutcome, Moment, PdAnswer, PdRequest,

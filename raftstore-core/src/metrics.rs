@@ -140,6 +140,18 @@ store_metrics! {
     quarantined,
     /// Peers visited by ticks.
     ticked_peers,
+    /// Comparisons of replicas begun by leaders of this lane.
+    hash_rounds,
+    /// Regions hashed.
+    hashes_computed,
+    /// Regions that could not be hashed.
+    hashes_failed,
+    /// Replicas found equal to another one.
+    hashes_matched,
+    /// Hashes that were never compared: their other half did not come in time.
+    hashes_missed,
+    /// Replicas found different from another one (H75).
+    hashes_differing,
     /// Bytes of keys and values applied.
     applied_bytes,
     /// Keys applied.

@@ -22,7 +22,9 @@ use pd_client::{
     mock::{MockPd, PdConfig},
 };
 use raftstore_core::{
-    Config, FatalSource, keys,
+    Config, FatalSource,
+    consistency::{RangeHash, RangeHashError},
+    keys,
     runtime::{Node, NodeHandle, NodeOptions, PdRetry, Reply, StartError},
 };
 use raftstore_proto::{
@@ -61,6 +63,7 @@ fn config(lanes: u16) -> Config {
         pd_heartbeat_tick_interval: Duration::from_millis(40),
         pd_store_heartbeat_tick_interval: Duration::from_millis(40),
         kv_sync_interval: Duration::from_millis(20),
+        consistency_check_interval: Duration::from_millis(100),
         lanes,
         ..Config::default()
     }
@@ -275,6 +278,31 @@ fn read_by_snapshots(cluster: &Cluster) {
     });
 }
 
+/// Replicas are compared all the while; what was hashed last can be asked about.
+fn compare_replicas(cluster: &Cluster) {
+    wait_until("a hash on two stores to be asked about", || {
+        let (region, _) = cluster.route(b"")?;
+        let hashes = cluster.nodes.iter().flatten().filter_map(|node| {
+            let handle = node.handle();
+            let matched =
+                handle.lane_metrics(DEADLINE).iter().map(|lane| lane.hashes_matched).sum();
+            let peer =
+                handle.peers(DEADLINE).into_iter().find(|peer| peer.region.id == region.id)?;
+            let ask = handle.range_hash(region.id, peer.hash_index, Cf::Default, Range::ALL);
+            let hash = ask.wait_for(DEADLINE).expect("everybody is answered").ok()?;
+            Some((peer.hash_index, hash, matched))
+        });
+        let hashes: Vec<(u64, RangeHash, u64)> = hashes.collect();
+        let compared = hashes.iter().all(|(.., matched)| *matched > 0);
+        let [(one, hash, _), (other, same, _), ..] = hashes.as_slice() else { return None };
+        if one != other || !compared {
+            return None;
+        }
+        assert_eq!(hash, same, "replicas at the same index");
+        (hash.rows >= 100).then_some(())
+    });
+}
+
 /// The life of a small cluster: it is founded, grows, serves, loses its leader with all
 /// that was not synced, goes on, gets the store back, and ends.
 fn life_of_a_cluster(lanes: u16) {
@@ -293,6 +321,7 @@ fn life_of_a_cluster(lanes: u16) {
     }
     cluster.wait_for_equal_rows(100);
     read_by_snapshots(&cluster);
+    compare_replicas(&cluster);
 
     // H63: the leader's log fails. It answers who waits, and nobody hears from it again.
     let leader = cluster.leader();
@@ -313,6 +342,8 @@ fn life_of_a_cluster(lanes: u16) {
     let late = handle.batch_snapshot(vec![late]).wait();
     assert!(matches!(late.as_slice(), [Some(Err(RegionError::Stopping))]), "{late:?}");
     assert!(node.stop().is_err());
+    let late = handle.range_hash(region.id, 1, Cf::Default, Range::ALL).wait();
+    assert!(matches!(late, Err(RangeHashError::Stopping)), "{late:?}");
     assert_eq!(handle.waiting(), 0);
 
     // The others go on without it.

@@ -240,10 +240,10 @@ fn height(module: &str) -> Option<u32> {
         "runtime" => 6,
         "store" | "read" => 5,
         "peer" | "apply" => 4,
-        "snap" | "split_check" => 3,
+        "snap" | "split_check" | "consistency" => 3,
         "ready" | "event" | "context" | "command" | "meta" | "metrics" | "store_report"
         | "view" => 2,
-        "keys" | "error" | "config" | "time" | "hooks" | "sync" => 1,
+        "keys" | "error" | "config" | "time" | "hooks" | "hash" | "sync" => 1,
         _ => return None,
     })
 }

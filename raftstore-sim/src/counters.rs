@@ -96,6 +96,8 @@ sometimes! {
     Pauses = "stores paused";
     /// A group of several rounds shared one sync.
     GroupCommits = "groups of rounds that shared a sync";
+    /// A region was hashed, to be compared with other replicas.
+    RegionsHashed = "regions hashed";
     /// A store said it was busy.
     Busy = "busy answers";
     /// A region was asked to be cut.

@@ -226,6 +226,7 @@ impl Plan {
         // Left as soon as it is entered, or long enough to live with.
         let joint = *Rng::fork(seed, "joint").pick(&[1, 300, 3_000]);
         config.leave_joint_after = Duration::from_millis(joint);
+        draw_comparisons(&mut config, &mut Rng::fork(seed, "hashes"));
         let faults = draw_faults(&mut rng);
         Self {
             seed,
@@ -338,6 +339,12 @@ fn base_config(seed: u64) -> Config {
         seed,
         ..Config::default()
     }
+}
+
+/// Replicas that differ stop their store, which is a violation.
+fn draw_comparisons(config: &mut Config, rng: &mut Rng) {
+    config.consistency_check_interval = Duration::from_secs(*rng.pick(&[0, 0, 1, 3]));
+    config.consistency_slice = *rng.pick(&[4 << 10, 1 << 20]);
 }
 
 fn draw_config(config: &mut Config, rng: &mut Rng) {

@@ -1,5 +1,6 @@
 //! Which admin commands a log may carry, and what each does.
 
+use bytes::Bytes;
 use engine_traits::WriteBatch;
 use raftstore_proto::{
     AdminCommand, AdminResponse, Cf, EntryFlags, PeerChange, Region, RegionError, RegionPhase,
@@ -28,6 +29,10 @@ pub(super) enum Admin {
     Split(Parts),
     /// The start of the log; `None` if it is there already.
     Truncate(Option<Truncated>),
+    /// Nothing: replicas are compared.
+    ComputeHash,
+    /// Nothing: replicas are compared.
+    VerifyHash { at: u64, hash: Bytes },
 }
 
 /// Decides on an admin command in an ordinary entry.
@@ -47,8 +52,10 @@ pub(super) fn decide(
         AdminCommand::BatchSplit { requests, right_derive } => {
             split::cut(&applier.region, flags, requests, *right_derive).map(Admin::Split)
         }
-        AdminCommand::ComputeHash => refused("hashing is not supported"),
-        AdminCommand::VerifyHash { .. } => refused("comparing hashes is not supported"),
+        AdminCommand::ComputeHash => Ok(Admin::ComputeHash),
+        AdminCommand::VerifyHash { index, hash } => {
+            Ok(Admin::VerifyHash { at: *index, hash: hash.clone() })
+        }
         AdminCommand::ChangePeer(_) | AdminCommand::ChangePeerV2(_) => {
             refused("membership change in an ordinary entry")
         }
@@ -117,6 +124,14 @@ pub(super) fn execute<B: WriteBatch>(
                 exec.push(ExecResult::Truncate { truncated, first_index_before });
             }
             AdminResponse::CompactLog
+        }
+        Admin::ComputeHash => {
+            exec.push(ExecResult::ComputeHash { index });
+            AdminResponse::ComputeHash
+        }
+        Admin::VerifyHash { at, hash } => {
+            exec.push(ExecResult::VerifyHash { index: at, hash });
+            AdminResponse::VerifyHash
         }
     }
 }

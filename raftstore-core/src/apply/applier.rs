@@ -68,6 +68,8 @@ pub(super) enum Step {
     Done,
     /// It failed its checksum; nothing is executed from now on.
     Damaged,
+    /// Executed, and the engine is to be hashed as it is right behind it.
+    Hash,
 }
 
 /// The answer to whoever proposed an entry, and whether it is an admin's.
@@ -197,12 +199,14 @@ impl Applier {
         progress.state = self.state;
         progress.removed = self.life == Life::Removed;
         progress.metrics.entries += 1;
+        let asked = ExecResult::ComputeHash { index: entry.index() };
+        let asks_for_hash = progress.exec.last() == Some(&asked);
         self.resolve(entry, verdict, progress, &mut pending.answers, env.hooks);
         if progress.removed {
             self.refuse_all(&self.not_found(), &mut pending.answers);
         }
         pending.count_entry();
-        Ok(Step::Done)
+        Ok(if asks_for_hash { Step::Hash } else { Step::Done })
     }
 
     fn execute<B: WriteBatch, H: Hooks>(

@@ -1,5 +1,6 @@
 //! What goes into an apply worker and what comes back.
 
+use bytes::Bytes;
 use raftstore_proto::{
     ApplyState, Entry, Peer, PeerChange, Region, RegionId, Response, StoreId, Truncated,
 };
@@ -169,5 +170,17 @@ pub enum ExecResult {
         truncated: Truncated,
         /// First index before.
         first_index_before: u64,
+    },
+    /// The engine as of this entry is being hashed.
+    ComputeHash {
+        /// Index of the entry.
+        index: u64,
+    },
+    /// A hash of another replica is to be compared with the own one.
+    VerifyHash {
+        /// Index of the entry at which it was computed.
+        index: u64,
+        /// As it was sent.
+        hash: Bytes,
     },
 }

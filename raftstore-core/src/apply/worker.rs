@@ -21,6 +21,7 @@ use super::{
     split::Births,
 };
 use crate::{
+    consistency::HashJob,
     error::FatalError,
     event::{BuiltSnapshot, GivenUp, ReplyId},
     hooks::{Bug, Hooks, NoHooks},
@@ -55,6 +56,8 @@ pub struct ApplyOutcome<K: KvEngine> {
     pub events: Vec<ApplyEvent>,
     /// Region snapshots to be built, from engine snapshots taken here.
     pub builds: Vec<SnapBuild<K::Snapshot>>,
+    /// Regions to be hashed, from engine snapshots taken here.
+    pub hashes: Vec<HashJob<K::Snapshot>>,
 }
 
 /// A region snapshot to be built.
@@ -93,7 +96,7 @@ impl<S: Reader> SnapBuild<S> {
 
 impl<K: KvEngine> Default for ApplyOutcome<K> {
     fn default() -> Self {
-        Self { answers: Vec::new(), events: Vec::new(), builds: Vec::new() }
+        Self { answers: Vec::new(), events: Vec::new(), builds: Vec::new(), hashes: Vec::new() }
     }
 }
 
@@ -103,6 +106,7 @@ impl<K: KvEngine> std::fmt::Debug for ApplyOutcome<K> {
             .field("answers", &self.answers)
             .field("events", &self.events)
             .field("builds", &self.builds.len())
+            .field("hashes", &self.hashes)
             .finish()
     }
 }
@@ -259,9 +263,33 @@ impl<K: KvEngine, H: Hooks> ApplyWorker<K, H> {
                 self.outcome.events.push(ApplyEvent::Damaged { region, incarnation, index });
                 break;
             }
+            if step == Step::Hash {
+                self.hash(region, incarnation, entry.index(), meta)?;
+            }
             if self.pending.is_full() {
                 self.flush(meta)?;
             }
+        }
+        Ok(())
+    }
+
+    /// Takes an engine snapshot right behind entry `index`: it must hold everything up to
+    /// that entry, and nothing of a later one.
+    fn hash(
+        &mut self,
+        region: RegionId,
+        incarnation: u64,
+        index: u64,
+        meta: &StoreMeta,
+    ) -> Result<(), FatalError> {
+        self.flush(meta)?;
+        let snapshot = self
+            .kv
+            .snapshot()
+            .map_err(FatalError::engine("taking a snapshot of the engine", Some(region)))?;
+        if let Some(applier) = self.appliers.get(&region) {
+            let region = applier.region().clone();
+            self.outcome.hashes.push(HashJob { region, incarnation, index, snapshot });
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    ConfigError, KIB, MIB, TIB, bad_value, entry_size_max, in_range,
+    ConfigError, KIB, MIB, OnMismatch, TIB, bad_value, entry_size_max, in_range,
     text::{DURATION_SHAPE, SIZE_SHAPE, parse_duration, parse_size, show_duration, show_size},
 };
 
@@ -43,6 +43,12 @@ macro_rules! kind {
     };
     (flag, $item:expr, $value:expr) => {
         $value.as_bool().ok_or_else(|| bad_value($item, $value, "true or false"))
+    };
+    (reaction, $item:expr, $value:expr) => {
+        $value
+            .as_str()
+            .and_then(OnMismatch::from_name)
+            .ok_or_else(|| bad_value($item, $value, OnMismatch::NAMES))
     };
     (text, $item:expr, $value:expr) => {
         $value.as_str().map(str::to_owned).ok_or_else(|| bad_value($item, $value, "text"))
@@ -198,8 +204,16 @@ items! {
     lock_cf_compact_interval: Duration, duration = Duration::from_secs(600), OFF..=YEAR;
     /// Bytes written to the lock family that make it worth compacting.
     lock_cf_compact_bytes_threshold: u64, size = 256 * MIB, 1..=1024 * TIB;
-    /// How often replicas are compared; zero is off.
+    /// How often a store compares the replicas of one of the regions that it leads, those
+    /// first whose last comparison is oldest; zero is off.
     consistency_check_interval: Duration, duration = OFF, OFF..=YEAR;
+    /// What a store does that holds other data than another replica.
+    consistency_mismatch: OnMismatch, reaction = OnMismatch::Stop;
+    /// How long what was hashed last is kept, so that it can be found out where replicas
+    /// differ; zero is not at all. The data engine cannot give back the space meanwhile.
+    consistency_keep: Duration, duration = MINUTE, OFF..=HOUR;
+    /// Bytes hashed between two looks at what else is to be done.
+    consistency_slice: u64, size = MIB, 4 * KIB..=TIB;
     /// How often region flow is reported. Kept for files that have it; nothing uses it.
     report_region_flow_interval: Duration, duration = MINUTE, OFF..=YEAR;
 

@@ -2,6 +2,7 @@
 //! it, and how far its data has come.
 
 mod collect;
+mod consistency;
 mod entry_cache;
 mod lease;
 mod liveness;
@@ -29,6 +30,7 @@ use raftstore_proto::{
 };
 
 pub(crate) use collect::Round;
+pub(crate) use consistency::{Checked, Origin, Verdict};
 pub(crate) use log_drain::TracingDrain;
 pub(crate) use snapshot::{Intake, IntakeStage};
 
@@ -54,6 +56,8 @@ use crate::{
 pub(crate) struct Peer<R: RaftEngine> {
     /// Range and members as of the last entry whose result was taken in.
     region: Arc<Region>,
+    /// Comparisons with other replicas.
+    pub(crate) checked: Checked,
     /// This replica.
     pub(crate) replica: Replica,
     /// Number of this RawNode, unique in the store (R20).
@@ -175,6 +179,7 @@ impl<R: RaftEngine> Peer<R> {
         Ok(Self {
             view: ctx.views.open(region.id),
             region: Arc::new(region),
+            checked: Checked::new(ctx.now),
             replica,
             incarnation: ctx.meta.next_incarnation(),
             last_applying: applied.applied,

@@ -121,7 +121,15 @@ impl<R: RaftEngine> Peer<R> {
             Body::Admin(AdminCommand::BatchSplit { requests, .. }) => {
                 self.propose_split(ctx, reply, requests, &command)
             }
-            Body::Admin(AdminCommand::CompactLog { .. }) => self.propose(ctx, reply, &command),
+            // A made-up hash would accuse every replica of the region.
+            Body::Admin(AdminCommand::VerifyHash { .. }) if reply.is_some() => {
+                Err(RegionError::InvalidCommand { why: "only a store itself has hashes compared" })
+            }
+            Body::Admin(
+                AdminCommand::CompactLog { .. }
+                | AdminCommand::ComputeHash
+                | AdminCommand::VerifyHash { .. },
+            ) => self.propose(ctx, reply, &command),
             Body::Admin(_) => {
                 Err(RegionError::InvalidCommand { why: "the command is not supported" })
             }

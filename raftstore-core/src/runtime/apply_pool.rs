@@ -14,6 +14,7 @@ use super::{
 use crate::{
     Event, FatalError, LaneId, StoreMeta,
     apply::{ApplyEvent, ApplyOutcome, ApplyTask, ApplyWorker, SnapBuild},
+    consistency::HashJob,
 };
 
 /// Tasks taken from the queue at once; more would delay the first answers, fewer would
@@ -57,6 +58,7 @@ pub(super) struct ApplyThread<K: KvEngine> {
     pub(super) meta: Arc<StoreMeta>,
     pub(super) tasks: Receiver<Vec<ApplyTask>>,
     pub(super) builds: Sender<SnapBuild<K::Snapshot>>,
+    pub(super) hashes: Sender<HashJob<K::Snapshot>>,
     pub(super) shared: Arc<Shared>,
 }
 
@@ -92,7 +94,7 @@ impl<K: KvEngine> ApplyThread<K> {
     }
 
     fn publish(&self, outcome: ApplyOutcome<K>) {
-        let ApplyOutcome { answers, events, builds } = outcome;
+        let ApplyOutcome { answers, events, builds, hashes } = outcome;
         for (reply, response) in answers {
             self.shared.answer(reply, response, None);
         }
@@ -107,6 +109,10 @@ impl<K: KvEngine> ApplyThread<K> {
         for build in builds {
             // The builders outlive the apply threads.
             let _ = self.builds.send(build);
+        }
+        for job in hashes {
+            // So does who hashes.
+            let _ = self.hashes.send(job);
         }
     }
 }

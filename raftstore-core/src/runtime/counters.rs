@@ -70,6 +70,8 @@ counters! {
     compactions,
     /// Bytes of keys and values written while installing.
     installed_bytes,
+    /// Regions hashed, to be compared with other replicas.
+    regions_hashed,
     /// Questions and reports to PD that were answered.
     pd_answers,
     /// Questions and reports to PD that failed.

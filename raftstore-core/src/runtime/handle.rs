@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use crossbeam_channel::Sender;
-use engine_traits::KvEngine;
+use engine_traits::{Cf, KvEngine, Range};
 use parking_lot::RwLock;
 use raftstore_proto::{
     Body, BusyReason, Command, Epoch, Header, Operation, PeerId, RaftMessage, RegionError,
@@ -19,12 +19,16 @@ use transport_traits::{Inbox, SnapDirection, SnapKey, SnapStore, SnapshotStatus}
 use super::{
     counters::NodeCounters,
     exposition::exposition,
-    router::{BatchResult, Callback, Reply, SnapshotResult},
+    hash::{RangeAsk, RangeHashResult},
+    router::{BatchResult, Callback, Promise, Reply, SnapshotResult},
     shared::{LaneInput, Refused, Shared},
 };
 use crate::{
-    Event, FatalError, LaneId, MonoTime, ReplyId, StoreMetrics, read::LocalReader,
-    snap::build::check_received, store::PeerStatus,
+    Event, FatalError, LaneId, MonoTime, ReplyId, StoreMetrics,
+    consistency::{RangeHashError, RangeQuestion},
+    read::LocalReader,
+    snap::build::check_received,
+    store::PeerStatus,
 };
 
 /// How long a client should stay away from a full queue, in milliseconds: a few turns.
@@ -41,6 +45,8 @@ struct Inner<K> {
     store: StoreId,
     shared: Arc<Shared>,
     snaps: Arc<dyn SnapStore>,
+    /// To the thread that hashes.
+    asks: Sender<RangeAsk>,
     /// Taken away at the end, so that the engine is closed however many handles are left.
     reader: RwLock<Option<LocalReader<K>>>,
 }
@@ -65,10 +71,11 @@ impl<K: KvEngine> NodeHandle<K> {
         store: StoreId,
         shared: Arc<Shared>,
         snaps: Arc<dyn SnapStore>,
+        asks: Sender<RangeAsk>,
         reader: LocalReader<K>,
     ) -> Self {
         let reader = RwLock::new(Some(reader));
-        Self { inner: Arc::new(Inner { store, shared, snaps, reader }) }
+        Self { inner: Arc::new(Inner { store, shared, snaps, asks, reader }) }
     }
 
     /// Lets go of the engine.
@@ -238,6 +245,25 @@ impl<K: KvEngine> NodeHandle<K> {
             let event = Event::SplitRegion { reply: Some(id), region, epoch, keys };
             self.take_refusal(id, shared.offer(region, event));
         }
+        reply
+    }
+
+    /// Asks for the hash of part of a region, as of the index at which it was hashed last.
+    /// With such answers of two stores
+    /// [`first_difference`](crate::consistency::first_difference) finds where they differ.
+    /// Outside of the region's range there are no rows. Never blocks.
+    pub fn range_hash(
+        &self,
+        region: RegionId,
+        index: u64,
+        cf: Cf,
+        range: Range<'_>,
+    ) -> Reply<RangeHashResult> {
+        let (promise, reply) = Promise::new(Err(RangeHashError::Stopping));
+        let (start, end) = (range.start.to_vec(), range.end.to_vec());
+        let question = RangeQuestion { ticket: 0, region, index, cf, start, end };
+        // A thread that has ended drops the promise, which answers.
+        drop(self.inner.asks.send(RangeAsk { question, promise }));
         reply
     }
 

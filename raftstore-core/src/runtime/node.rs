@@ -17,6 +17,7 @@ use super::{
     apply_pool::{ApplyPool, ApplyThread},
     fail_points::FailPoints,
     handle::NodeHandle,
+    hash::{HashThread, RangeAsk},
     pd::PdThread,
     shared::{LaneInlets, LaneInput, Shared},
     store_loop::{Outlets, StoreLoop},
@@ -25,6 +26,7 @@ use super::{
 };
 use crate::{
     Config, FatalError, Store, StoreMeta,
+    consistency::HashWorker,
     snap::RegionWorker,
     split_check::{CheckWorker, SplitPolicy},
 };
@@ -49,6 +51,8 @@ pub(super) struct Parts<K: KvEngine, R: RaftEngine> {
     pub(super) raft: R,
     pub(super) meta: Arc<StoreMeta>,
     pub(super) snaps: Arc<dyn SnapStore>,
+    /// Questions about what was hashed.
+    pub(super) asks: Receiver<RangeAsk>,
     pub(super) lanes: Vec<(Store<K, R, FailPoints>, LaneInlets)>,
     pub(super) transport: Box<dyn Transport>,
     pub(super) split_policy: Arc<dyn SplitPolicy>,
@@ -65,13 +69,15 @@ impl<K: KvEngine> Node<K> {
     ) -> io::Result<Self> {
         // From here on dropping this value ends whatever has been started.
         let mut node = Self { handle, shared, threads: Vec::new() };
-        let Parts { config, kv, raft, meta, snaps, lanes, transport, split_policy, pd } = parts;
+        let Parts { config, kv, raft, meta, snaps, asks, lanes, transport, split_policy, pd } =
+            parts;
         let (writer_inlet, rounds) = crossbeam_channel::unbounded();
         let (region_inlet, tasks) = crossbeam_channel::unbounded();
         let (check_inlet, checks) = crossbeam_channel::unbounded();
         let (compact_inlet, compactions) = crossbeam_channel::unbounded();
         let (sync_inlet, wanted) = crossbeam_channel::unbounded();
         let (build_inlet, builds) = crossbeam_channel::unbounded();
+        let (hash_inlet, jobs) = crossbeam_channel::unbounded();
         let (pd_inlet, requests) = crossbeam_channel::unbounded();
         let (apply, apply_ends) = ApplyPool::new(APPLY_THREADS);
         let shared = || Arc::clone(&node.shared);
@@ -103,9 +109,13 @@ impl<K: KvEngine> Node<K> {
         let worker = RegionWorker::new(kv.clone(), snaps, FailPoints, batch_bytes);
         let thread = RegionThread { worker, meta: Arc::clone(&meta), tasks, shared: shared() };
         bodies.push(("region", Box::new(move || thread.run())));
+        let worker = HashWorker::new(config.consistency_slice);
+        let thread = HashThread::<K>::new(worker, jobs, asks, config.consistency_keep, shared());
+        bodies.push(("hash", Box::new(move || thread.run())));
         for tasks in apply_ends {
-            let (kv, meta, builds) = (kv.clone(), Arc::clone(&meta), build_inlet.clone());
-            let thread = ApplyThread { kv, meta, tasks, builds, shared: shared() };
+            let (kv, meta) = (kv.clone(), Arc::clone(&meta));
+            let (builds, hashes) = (build_inlet.clone(), hash_inlet.clone());
+            let thread = ApplyThread { kv, meta, tasks, builds, hashes, shared: shared() };
             bodies.push(("apply", Box::new(move || thread.run())));
         }
         let thread = Writer { kv, raft, meta, rounds, shared: shared() };

@@ -148,6 +148,33 @@ impl<T> Future for Reply<T> {
     }
 }
 
+/// The other end of a [`Reply`], for answers that do not go through the router. Dropped, it
+/// gives the answer it was made with.
+#[derive(Debug)]
+pub(super) struct Promise<T> {
+    slot: Arc<Slot<T>>,
+    fallback: Option<T>,
+}
+
+impl<T> Promise<T> {
+    pub(super) fn new(fallback: T) -> (Self, Reply<T>) {
+        let slot = Arc::new(Slot::default());
+        (Self { slot: Arc::clone(&slot), fallback: Some(fallback) }, Reply(slot))
+    }
+
+    pub(super) fn keep(mut self, answer: T) {
+        self.fallback = Some(answer);
+    }
+}
+
+impl<T> Drop for Promise<T> {
+    fn drop(&mut self) {
+        if let Some(answer) = self.fallback.take() {
+            self.slot.fill(answer);
+        }
+    }
+}
+
 /// A region as of one moment, or why it cannot be had.
 pub type SnapshotResult = Result<RegionSnapshot, RegionError>;
 
@@ -399,6 +426,16 @@ mod tests {
         for reply in replies {
             assert_eq!(reply.wait().body, Err(RegionError::Stopping));
         }
+    }
+
+    #[test]
+    fn h28_a_promise_is_kept_or_falls_back() {
+        let (promise, reply) = Promise::new(1);
+        promise.keep(2);
+        assert_eq!(reply.wait(), 2);
+        let (promise, reply) = Promise::new(1);
+        drop(promise);
+        assert_eq!(reply.wait(), 1);
     }
 
     #[test]

@@ -177,7 +177,9 @@ impl<K: KvEngine> Node<K> {
         let timings = Timings::default();
         let shared = Arc::new(Shared { clock, router, failure, counters, timings, lanes });
         let reader = LocalReader::new(views, kv.clone());
-        let handle = NodeHandle::new(store, Arc::clone(&shared), Arc::clone(&snaps), reader);
+        let (asks_inlet, asks) = crossbeam_channel::unbounded();
+        let handle =
+            NodeHandle::new(store, Arc::clone(&shared), Arc::clone(&snaps), asks_inlet, reader);
         let inbox: Arc<dyn Inbox> = Arc::new(handle.clone());
         let transport = (options.connect)(store, inbox).map_err(StartError::Transport)?;
         let figures =
@@ -188,7 +190,8 @@ impl<K: KvEngine> Node<K> {
         let lanes = stores.into_iter().zip(inlets).collect();
         let split_policy =
             options.split_policy.unwrap_or_else(|| Arc::new(SizeAndKeys::of(&config)));
-        let parts = Parts { config, kv, raft, meta, snaps, lanes, transport, split_policy, pd };
+        let parts =
+            Parts { config, kv, raft, meta, snaps, asks, lanes, transport, split_policy, pd };
         Ok(Self::spawn(handle, shared, parts)?)
     }
 }

@@ -96,6 +96,8 @@ timings! {
     check_slice,
     /// One range compacted.
     compaction,
+    /// One slice of hashing a region.
+    hash_slice,
 }
 
 #[cfg(test)]

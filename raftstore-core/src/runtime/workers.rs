@@ -64,15 +64,10 @@ impl<K: KvEngine> RegionThread<K> {
     }
 
     fn tell(&self, done: TaskDone) {
-        let (TaskDone::Installed { region, .. }
-        | TaskDone::Built { region, .. }
-        | TaskDone::SplitChecked { region, .. }
-        | TaskDone::RangeDeleted { region }) = &done;
-        let region = *region;
         if let TaskDone::Installed { outcome: InstallOutcome::Done { .. }, .. } = &done {
             self.shared.counters.snapshots_installed.add(1);
         }
-        self.shared.tell(region, Event::TaskDone(done));
+        self.shared.tell(done.region(), Event::TaskDone(done));
     }
 }
 
@@ -104,9 +99,7 @@ impl<K: KvEngine> CheckThread<K> {
                 let timing = &self.shared.timings.check_slice;
                 timing.end(begun, format_args!("a slice of a split check"));
                 for done in slice.done {
-                    if let TaskDone::SplitChecked { region, .. } = &done {
-                        self.shared.tell(*region, Event::TaskDone(done));
-                    }
+                    self.shared.tell(done.region(), Event::TaskDone(done));
                 }
             }
         }

@@ -64,6 +64,10 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
                     ExecResult::Truncate { truncated, first_index_before } => {
                         self.on_truncated(region, truncated, first_index_before, kv_number);
                     }
+                    ExecResult::ComputeHash { index: _ } => self.on_hash_begun(region),
+                    ExecResult::VerifyHash { index, hash } => {
+                        self.on_verify_hash(region, index, &hash)?;
+                    }
                 }
             }
         }

@@ -49,6 +49,7 @@ pub(super) struct TickSchedule {
     compact_check: Every,
     compact_locks: Every,
     snap_gc: Every,
+    consistency: Every,
 }
 
 /// See [`TickSchedule::tick`].
@@ -63,6 +64,7 @@ pub(super) struct Due {
     pub(super) compact_check: bool,
     pub(super) compact_locks: bool,
     pub(super) snap_gc: bool,
+    pub(super) consistency: bool,
 }
 
 impl TickSchedule {
@@ -78,6 +80,10 @@ impl TickSchedule {
             compact_check: Every::new(config.ticks(config.region_compact_check_interval)),
             compact_locks: Every::new(config.ticks(config.lock_cf_compact_interval)),
             snap_gc: Every::new(config.ticks(config.snap_mgr_gc_tick_interval)),
+            // One region of the store at a time: lanes take turns.
+            consistency: Every::new(
+                config.ticks(config.consistency_check_interval) * u64::from(config.lanes),
+            ),
         }
     }
 
@@ -93,6 +99,7 @@ impl TickSchedule {
             compact_check: self.compact_check.is_due(),
             compact_locks: self.compact_locks.is_due(),
             snap_gc: self.snap_gc.is_due(),
+            consistency: self.consistency.is_due(),
         }
     }
 }
@@ -119,6 +126,9 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
         }
         if due.snap_gc {
             self.collect_snapshots();
+        }
+        if due.consistency {
+            self.check_consistency();
         }
         if due.pd_heartbeat {
             self.heartbeat_regions();
@@ -188,16 +198,21 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
     }
 
     fn propose_cut(&mut self, region: RegionId, index: u64) {
+        let term = self.peers.get(&region).and_then(|peer| peer.group.term_at(index));
+        if let Some(term) = term {
+            self.propose_own(region, AdminCommand::CompactLog { index, term });
+        }
+    }
+
+    /// Proposes a command of the store's own, which nobody waits for.
+    pub(super) fn propose_own(&mut self, region: RegionId, admin: AdminCommand) {
         let Some(peer) = self.peers.get_mut(&region) else {
             return;
         };
-        let Some(term) = peer.group.term_at(index) else {
-            return;
-        };
-        let command = peer.own_command(AdminCommand::CompactLog { index, term });
+        let command = peer.own_command(admin);
         if let Err(error) = peer.on_command(&mut self.ctx, None, command) {
             // Only a read can fail here, and this is none.
-            tracing::error!(%region, %error, "log cut not proposed");
+            tracing::error!(%region, %error, "the store's own command not proposed");
         }
     }
 

@@ -50,6 +50,8 @@ pub struct PeerStatus {
     pub last_index: u64,
     /// Last entry of which all before it are durable here.
     pub persisted_index: u64,
+    /// Index of the newest hash that was computed here or sent by a leader; 0 for none.
+    pub hash_index: u64,
 }
 
 impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
@@ -89,6 +91,7 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
             applied: peer.applied,
             last_index: peer.group.last_index(),
             persisted_index: storage.persisted_index,
+            hash_index: peer.checked.index(),
         })
     }
 

@@ -5,6 +5,7 @@ pub mod bootstrap;
 mod admit;
 mod applied;
 mod batch;
+mod consistency;
 mod duties;
 mod inspect;
 mod lifecycle;
@@ -67,6 +68,8 @@ pub struct Store<K: KvEngine, R: RaftEngine, H: Hooks = NoHooks> {
     /// Volume already reported to PD: bytes, keys.
     reported_written: (u64, u64),
     stopping: bool,
+    /// Regions of this lane that are being hashed.
+    hashing: u64,
     /// Messages of regions that a split has not put here yet.
     first_messages: FirstMessages,
     /// Data that splits have left to nobody, and that has to go.
@@ -136,6 +139,9 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
             }
             Event::TaskDone(TaskDone::RangeDeleted { region }) => {
                 self.ctx.meta.leftover_removed(region);
+            }
+            Event::TaskDone(TaskDone::Hashed { region, incarnation, index, hash }) => {
+                self.on_hashed(region, incarnation, index, hash)?;
             }
             Event::Pd(PdAnswer::SplitIds { region, ask, ids }) => {
                 self.on_split_ids(region, ask, ids)?;

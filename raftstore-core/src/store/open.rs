@@ -138,6 +138,7 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
             unreadable: Vec::new(),
             reported_written: (0, 0),
             stopping: false,
+            hashing: 0,
             first_messages: FirstMessages::default(),
             leftovers: Vec::new(),
             flush_commits_due: false,

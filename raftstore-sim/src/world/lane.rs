@@ -1,6 +1,6 @@
 //! A lane's turn: take in what waits, ask what to do, do it.
 
-use raftstore_core::{Effects, Event, FatalError, PdAnswer, Ready, Task, TaskDone};
+use raftstore_core::{Effects, Event, FatalError, PdAnswer, Ready, Task};
 
 use raftstore_proto::RegionId;
 
@@ -214,12 +214,7 @@ fn region_of(event: &Event) -> Option<RegionId> {
         Event::Message { message, .. } => message.region(),
         Event::Command { command, .. } => Some(command.header.region),
         Event::Unreachable { region, .. } | Event::SnapshotStatus { region, .. } => Some(*region),
-        Event::TaskDone(
-            TaskDone::Built { region, .. }
-            | TaskDone::Installed { region, .. }
-            | TaskDone::SplitChecked { region, .. }
-            | TaskDone::RangeDeleted { region },
-        ) => Some(*region),
+        Event::TaskDone(done) => Some(done.region()),
         Event::Pd(PdAnswer::Order(order)) => Some(order.region),
         Event::Pd(PdAnswer::SplitIds { region, .. }) | Event::SplitRegion { region, .. } => {
             Some(*region)

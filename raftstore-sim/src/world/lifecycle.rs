@@ -6,6 +6,7 @@ use engine_traits::mem::MemEngine;
 use raftstore_core::{
     Config, Event, Store, StoreMeta, StoreOptions,
     apply::ApplyWorker,
+    consistency::HashWorker,
     read::{LocalReader, Views},
     snap::RegionWorker,
     split_check::{CheckWorker, SizeAndKeys},
@@ -83,6 +84,8 @@ impl World {
             check_busy: false,
             builds: VecDeque::new(),
             build_busy: false,
+            hash_worker: HashWorker::new(config.consistency_slice),
+            hash_busy: false,
             sync_wanted: false,
             sync_busy: false,
         });

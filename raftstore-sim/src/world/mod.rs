@@ -7,6 +7,7 @@
 
 mod delivery;
 mod harvest;
+mod hashing;
 mod lane;
 mod lifecycle;
 mod node;
@@ -63,6 +64,8 @@ pub(crate) enum NodeStep {
     Build,
     /// The split check does a slice.
     Check,
+    /// The hash worker does a slice.
+    Hash,
     /// The data engine is synced; the number is what had been written when it began.
     SyncKv(u64),
     /// The sync is reported.
@@ -280,6 +283,7 @@ impl World {
             NodeStep::RegionDone(done) => self.region_done(store, done),
             NodeStep::Build => self.build(store),
             NodeStep::Check => self.check_slice(store),
+            NodeStep::Hash => self.hash_slice(store),
             NodeStep::SyncKv(sample) => self.sync_kv(store, sample),
             NodeStep::KvDurable(number) => self.kv_durable(store, number),
             NodeStep::Event(event) => self.event_arrives(store, event),

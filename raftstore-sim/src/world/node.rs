@@ -7,6 +7,7 @@ use engine_traits::mem::{MemEngine, MemRaftLog, MemSnapshot};
 use raftstore_core::{
     Event, LaneId, MonoTime, Persisted, Store, StoreMeta, Writes,
     apply::{ApplyTask, ApplyWorker, SnapBuild},
+    consistency::HashWorker,
     read::LocalReader,
     snap::RegionWorker,
     split_check::CheckWorker,
@@ -68,6 +69,8 @@ pub(crate) struct Running {
     pub(super) check_busy: bool,
     pub(super) builds: VecDeque<SnapBuild<MemSnapshot>>,
     pub(super) build_busy: bool,
+    pub(super) hash_worker: HashWorker<MemSnapshot>,
+    pub(super) hash_busy: bool,
     pub(super) sync_wanted: bool,
     pub(super) sync_busy: bool,
 }

@@ -93,6 +93,7 @@ impl World {
                 self.push(store, lane, Input::Event(Event::Applied(events)));
             }
         }
+        self.queue_hashes(store, outcome.hashes);
         self.start_apply(store, slot);
         self.start_build(store);
     }
@@ -141,6 +142,7 @@ impl World {
                         self.transcript.event(self.now, store, region, line);
                     }
                     ExecResult::Truncate { .. } => self.counters.hit(Sometimes::LogCuts),
+                    ExecResult::ComputeHash { .. } | ExecResult::VerifyHash { .. } => {}
                 }
             }
         }

@@ -4,6 +4,7 @@
 
 mod boot;
 mod cc;
+mod consistency;
 mod gc;
 mod hb;
 mod jc;

@@ -16,6 +16,7 @@ use crate::apply::{ApplyMetrics, ExecResult};
 
 mod answers;
 mod commands;
+mod hashes;
 mod lifecycle;
 mod membership;
 

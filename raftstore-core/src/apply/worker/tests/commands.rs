@@ -235,8 +235,6 @@ fn log_cut() {
 #[test]
 fn what_no_log_should_carry_is_refused_alike() {
     let bodies = [
-        Body::Admin(AdminCommand::ComputeHash),
-        Body::Admin(AdminCommand::VerifyHash { index: 5, hash: "h".into() }),
         Body::Admin(AdminCommand::BatchSplit { requests: vec![], right_derive: true }),
         Body::Admin(AdminCommand::TransferLeader(OTHER)),
         Body::Admin(AdminCommand::Invalid { cmd_type: 99 }),
