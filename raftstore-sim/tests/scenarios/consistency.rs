@@ -13,6 +13,7 @@ use raftstore_sim::{
     cluster::Cluster,
     plan::{Pace, Plan},
     queue::{MILLI, SECOND},
+    world::World,
 };
 
 use crate::{for_seeds, plan_with};
@@ -84,6 +85,30 @@ fn raft_18_hashing_holds_up_no_write() {
         cluster.wait("the hash", |world| {
             world.metrics(1).iter().any(|lane| lane.hashes_computed > before)
         });
+    });
+}
+
+/// H77: the round under way counts until its hash is there, however long that takes.
+#[test]
+fn h77_no_round_begins_while_one_is_under_way() {
+    for_seeds(|seed| {
+        let mut plan = comparing(1, seed, OnMismatch::Stop);
+        plan.pace = Pace { region_work: 200 * MILLI, ..Pace::FAST };
+        let mut cluster = Cluster::started(plan);
+        for number in 0..40 {
+            cluster.must_put(&format!("large{number}"), &"v".repeat(4 << 10));
+        }
+        let under_way = |world: &World| {
+            let lane = &world.metrics(1)[0];
+            lane.hash_rounds - lane.hashes_computed
+        };
+        cluster.wait("a round to begin", |world| under_way(world) > 0);
+        let slow = cluster.now;
+        while under_way(&cluster) > 0 {
+            assert_eq!(under_way(&cluster), 1);
+            cluster.pass(100 * MILLI);
+        }
+        assert!(cluster.now > slow + 2 * SECOND, "too quick to prove anything");
     });
 }
 
