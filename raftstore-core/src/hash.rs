@@ -234,7 +234,7 @@ impl Default for Samples {
 impl Samples {
     /// Looks at row `number`, counted from 0.
     fn take(&mut self, number: u64, key: &[u8]) {
-        if number == 0 || number % self.stride != 0 {
+        if number == 0 || !number.is_multiple_of(self.stride) {
             return;
         }
         if self.keys.len() == SAMPLES_MAX {
@@ -245,7 +245,7 @@ impl Samples {
                 position % 2 == 0
             });
             self.stride *= 2;
-            if number % self.stride != 0 {
+            if !number.is_multiple_of(self.stride) {
                 return;
             }
         }

@@ -1,4 +1,5 @@
 //! Replicas on different engines hash alike.
+#![expect(clippy::unwrap_used, reason = "a test that cannot read or write has failed")]
 
 use bytes::Bytes;
 use engine_redb::{MemDisk, RedbEngine, RedbOptions};

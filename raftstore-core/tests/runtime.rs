@@ -335,15 +335,9 @@ fn life_of_a_cluster(lanes: u16) {
     assert!(matches!(fatal.source, FatalSource::Engine(_)), "{fatal}");
     let answer = doomed.wait_for(DEADLINE).expect("everybody is answered");
     assert_eq!(answer.body, Err(RegionError::Stopping));
-    let late = handle.command(put_command(&region, peer, 1001)).wait();
-    assert_eq!(late.body, Err(RegionError::Stopping));
-    let late = put_command(&region, peer, 1002).header;
-    assert_eq!(handle.snapshot(late.clone()).wait().unwrap_err(), RegionError::Stopping);
-    let late = handle.batch_snapshot(vec![late]).wait();
-    assert!(matches!(late.as_slice(), [Some(Err(RegionError::Stopping))]), "{late:?}");
+    everything_is_refused(&handle, &region, peer);
     assert!(node.stop().is_err());
-    let late = handle.range_hash(region.id, 1, Cf::Default, Range::ALL).wait();
-    assert!(matches!(late, Err(RangeHashError::Stopping)), "{late:?}");
+    everything_is_refused(&handle, &region, peer);
     assert_eq!(handle.waiting(), 0);
 
     // The others go on without it.
@@ -384,6 +378,19 @@ fn life_of_a_cluster(lanes: u16) {
     assert_eq!(handle.waiting(), 0);
     assert_eq!(handle.fatal().map(|error| error.to_string()), None);
     cluster.hub.close();
+}
+
+/// H28: what a store that has failed or ended is asked, it answers at once.
+fn everything_is_refused(handle: &NodeHandle<MemEngine>, region: &Region, peer: Peer) {
+    let late = put_command(region, peer, 1001);
+    assert_eq!(handle.command(late.clone()).wait().body, Err(RegionError::Stopping));
+    let snapshot = handle.snapshot(late.header.clone()).wait();
+    assert_eq!(snapshot.unwrap_err(), RegionError::Stopping);
+    let batch = handle.batch_snapshot(vec![late.header]).wait();
+    assert!(matches!(batch.as_slice(), [Some(Err(RegionError::Stopping))]), "{batch:?}");
+    let hash = handle.range_hash(region.id, 1, Cf::Default, Range::ALL);
+    let hash = hash.wait_for(DEADLINE).expect("everybody is answered");
+    assert!(matches!(hash, Err(RangeHashError::Stopping)), "{hash:?}");
 }
 
 fn put_command(region: &Region, peer: Peer, number: usize) -> Command {
