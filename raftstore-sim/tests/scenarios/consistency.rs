@@ -18,9 +18,11 @@ use raftstore_sim::{
 
 use crate::{for_seeds, plan_with};
 
-/// Replicas are compared once a second.
+/// Replicas are compared once a second. With several lanes it would be each one's turn only
+/// every so many seconds.
 fn comparing(stores: u64, seed: u64, on_mismatch: OnMismatch) -> Plan {
     let mut plan = plan_with(stores, stores, |config| {
+        config.lanes = 1;
         config.consistency_check_interval = Duration::from_secs(1);
         config.consistency_mismatch = on_mismatch;
         config.consistency_slice = 4 << 10;
