@@ -29,6 +29,7 @@
 
 mod apply_pool;
 mod clock;
+mod company;
 mod counters;
 mod executor;
 mod exposition;

@@ -1,11 +1,13 @@
-//! Decides which rounds share a sync: all that wait when the disk is free again (D3, W10).
+//! Decides which rounds share a sync: all that wait when the disk is free again, and where
+//! there are many, those that come a moment later (D3, W10).
 
-use std::{sync::Arc, time::Instant};
+use std::{sync::Arc, thread, time::Instant};
 
 use crossbeam_channel::{Receiver, select};
 use engine_traits::{KvEngine, RaftEngine};
 
 use super::{
+    company::Company,
     fail_points::{FailPoints, fail_point},
     shared::{LaneInput, Shared},
 };
@@ -23,6 +25,7 @@ pub(super) struct Writer<K: KvEngine, R: RaftEngine> {
 impl<K: KvEngine, R: RaftEngine> Writer<K, R> {
     /// Writes until no lane is left, or the store fails.
     pub(super) fn run(self) -> Result<(), FatalError> {
+        let mut company = Company::default();
         loop {
             let first = select! {
                 recv(self.rounds) -> round => match round {
@@ -31,13 +34,21 @@ impl<K: KvEngine, R: RaftEngine> Writer<K, R> {
                 },
                 recv(self.shared.failure.quit()) -> _ => return Ok(()),
             };
+            if first.must_sync() {
+                thread::sleep(company.wait());
+            }
             let mut group = vec![first];
             group.extend(self.rounds.try_iter());
             // Once anything has failed nothing is written any more (R29).
             if self.shared.failure.has_failed() {
                 return Ok(());
             }
+            let rounds = group.iter().filter(|round| round.must_sync()).count();
+            let begun = Instant::now();
             self.commit(group)?;
+            if rounds > 0 {
+                company.note(rounds, begun.elapsed());
+            }
         }
     }
 
