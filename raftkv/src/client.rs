@@ -15,8 +15,8 @@ use bytes::Bytes;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use pd_client::RegionRoute;
 use raftstore_proto::{
-    Body, Cf, Command, Header, Operation, OperationResponse, Peer, PeerRole, Region, RegionError,
-    Response, ResponseBody, StoreId,
+    Body, Cf, Command, Epoch, Header, Operation, OperationResponse, Peer, PeerRole, Region,
+    RegionError, RegionId, Response, ResponseBody, StoreId,
 };
 
 /// Takes the answer to a command, on any thread.
@@ -108,7 +108,18 @@ struct Pending {
     request: Request,
     submitted: Instant,
     attempts: u32,
+    /// Who the current attempt went to.
+    asked: Option<Asked>,
     last: Option<RegionError>,
+}
+
+/// The route that an attempt took. What its answer says about routes counts only while that
+/// route is still the one in use: of many answers of one kind the first is enough.
+#[derive(Clone, Copy)]
+struct Asked {
+    peer: Peer,
+    region: RegionId,
+    epoch: Epoch,
 }
 
 /// What is remembered of the key space.
@@ -122,10 +133,12 @@ struct Route {
 }
 
 impl Route {
-    fn new(region: Region, leader: Option<&Peer>) -> Self {
+    /// A route to the region's replica on `store`, if it has one that may lead.
+    fn new(region: Region, store: Option<StoreId>) -> Self {
         let mut this = Self { region, ask: 0 };
-        let known = leader.is_some_and(|leader| this.point_at(leader));
-        if !known && !this.can_lead() {
+        let on_store = |peer: &Peer| Some(peer.store) == store;
+        this.ask = this.region.peers.iter().position(on_store).unwrap_or_default();
+        if !this.can_lead() {
             this.rotate();
         }
         this
@@ -139,6 +152,12 @@ impl Route {
 
     fn peer(&self) -> Option<Peer> {
         self.region.peers.get(self.ask).copied()
+    }
+
+    fn is(&self, asked: &Asked) -> bool {
+        self.region.id == asked.region
+            && self.region.epoch == asked.epoch
+            && self.peer().is_some_and(|peer| peer.is_same_replica(&asked.peer))
     }
 
     fn can_lead(&self) -> bool {
@@ -163,14 +182,44 @@ impl Routes {
         route.region.contains(key).then_some(route)
     }
 
-    /// Enters a region in the place of all that share a key with it.
-    fn learn(&mut self, region: Region, leader: Option<&Peer>) {
-        self.0.retain(|_, known| !known.region.overlaps(&region));
-        self.0.insert(region.start_key.clone(), Route::new(region, leader));
+    /// Enters a region, led on `store` perhaps, in the place of all that share a key with it.
+    /// Versions of a key's regions only grow: what is older than something known is old news,
+    /// and changes nothing.
+    fn learn(&mut self, region: Region, store: Option<StoreId>) {
+        let (start, end) = (region.start_key.clone(), region.end_key.clone());
+        let before = self.0.range(..start.clone()).next_back();
+        let within = self.0.range(start.clone()..);
+        let shared: Vec<_> = before
+            .into_iter()
+            .chain(within.take_while(|(from, _)| end.is_empty() || **from < end))
+            .filter(|(_, known)| known.region.overlaps(&region))
+            .map(|(from, known)| {
+                let is_same = known.region.id == region.id;
+                let newer = if is_same {
+                    region.epoch.is_stale_against(&known.region.epoch)
+                } else {
+                    region.epoch.version < known.region.epoch.version
+                };
+                (from.clone(), newer)
+            })
+            .collect();
+        if shared.iter().any(|(_, newer)| *newer) {
+            return;
+        }
+        for (from, _) in shared {
+            self.0.remove(&from);
+        }
+        self.0.insert(start, Route::new(region, store));
     }
 
-    fn forget(&mut self, key: &[u8]) {
-        if let Some(start) = self.of(key).map(|route| route.region.start_key.clone()) {
+    /// The route that an attempt for `key` took, if it is still in use.
+    fn taken(&mut self, key: &[u8], asked: Option<&Asked>) -> Option<&mut Route> {
+        let asked = asked?;
+        self.of(key).filter(|route| route.is(asked))
+    }
+
+    fn forget(&mut self, key: &[u8], asked: Option<&Asked>) {
+        if let Some(start) = self.taken(key, asked).map(|route| route.region.start_key.clone()) {
             self.0.remove(&start);
         }
     }
@@ -228,7 +277,7 @@ impl<'a, S: Stores> Client<'a, S> {
     /// Sends a request.
     pub(crate) fn submit(&mut self, ticket: Ticket, request: Request) {
         let submitted = Instant::now();
-        self.attempt(Pending { ticket, request, submitted, attempts: 0, last: None });
+        self.attempt(Pending { ticket, request, submitted, attempts: 0, asked: None, last: None });
     }
 
     /// Waits until a request has ended, `timeout` at most.
@@ -270,16 +319,19 @@ impl<'a, S: Stores> Client<'a, S> {
         pending.attempts += 1;
         let key = pending.request.key();
         if self.routes.of(key).is_none()
-            && let Some(found) = self.stores.locate(key)
+            && let Some(RegionRoute { region, leader }) = self.stores.locate(key)
         {
-            self.routes.learn(found.region, found.leader.as_ref());
+            let tried = usize::try_from(pending.attempts).unwrap_or_default();
+            // Where PD does not know who leads, everyone gets a turn.
+            let in_turn = region.peers.iter().cycle().nth(tried - 1).copied();
+            self.routes.learn(region, leader.or(in_turn).map(|peer| peer.store));
         }
-        let target = self.routes.of(key).and_then(|route| {
-            let peer = route.peer()?;
-            Some((peer, route.region.id, route.region.epoch))
+        pending.asked = self.routes.of(key).and_then(|route| {
+            let (region, epoch) = (route.region.id, route.region.epoch);
+            route.peer().map(|peer| Asked { peer, region, epoch })
         });
-        let Some((peer, region, epoch)) = target else {
-            self.waiting.insert((Instant::now() + BACKOFF, number));
+        let Some(Asked { peer, region, epoch }) = pending.asked else {
+            self.waiting.insert((Instant::now() + slower(&pending), number));
             self.pending.insert(number, pending);
             return;
         };
@@ -329,12 +381,11 @@ impl<'a, S: Stores> Client<'a, S> {
 
     /// What an error asks for, and what it tells about routes.
     fn after(&mut self, error: &RegionError, pending: &Pending) -> Next {
-        let key = pending.request.key();
-        let slower = BACKOFF.saturating_mul(pending.attempts).min(BACKOFF_MAX);
+        let (key, asked) = (pending.request.key(), pending.asked.as_ref());
+        let slower = slower(pending);
         match error {
             RegionError::NotLeader { leader, .. } => {
-                let route = self.routes.of(key);
-                let known = match (route, leader) {
+                let known = match (self.routes.taken(key, asked), leader) {
                     (Some(route), Some(leader)) => route.point_at(leader),
                     (Some(route), None) => {
                         route.rotate();
@@ -343,29 +394,35 @@ impl<'a, S: Stores> Client<'a, S> {
                     (None, _) => true,
                 };
                 if !known {
-                    self.routes.forget(key);
+                    self.routes.forget(key, asked);
                 }
                 // Two stores may each name the other for a moment.
                 let at_once = leader.is_some() && pending.attempts < 3;
                 Next::Again(if at_once { Duration::ZERO } else { slower })
             }
             RegionError::EpochNotMatch { current } => {
-                let ask = self.routes.of(key).and_then(|route| route.peer());
-                self.routes.forget(key);
+                // The parts of a region that was cut are led where it is led, at first.
+                let store = asked.map(|asked| asked.peer.store);
                 for region in current {
-                    self.routes.learn(region.clone(), ask.as_ref());
+                    self.routes.learn(region.clone(), store);
                 }
+                // Nothing newer was told than what was asked: PD may know more.
+                self.routes.forget(key, asked);
                 Next::Again(if pending.attempts < 3 { Duration::ZERO } else { slower })
             }
+            RegionError::KeyNotInRegion { region, .. } => {
+                self.routes.forget(key, asked);
+                self.routes.learn(region.clone(), asked.map(|asked| asked.peer.store));
+                Next::Again(slower)
+            }
             RegionError::RegionNotFound { .. }
-            | RegionError::KeyNotInRegion { .. }
             | RegionError::StoreNotMatch { .. }
             | RegionError::PeerNotMatch { .. } => {
-                self.routes.forget(key);
+                self.routes.forget(key, asked);
                 Next::Again(slower)
             }
             RegionError::Stopping | RegionError::RegionNotInitialized { .. } => {
-                if let Some(route) = self.routes.of(key) {
+                if let Some(route) = self.routes.taken(key, asked) {
                     route.rotate();
                 }
                 Next::Again(slower)
@@ -376,6 +433,7 @@ impl<'a, S: Stores> Client<'a, S> {
             RegionError::StaleCommand
             | RegionError::NotReady
             | RegionError::ReadNotReady
+            | RegionError::PlacementUnavailable
             | RegionError::ConfChangePending => Next::Again(slower),
             other => Next::Over(Err(ClientError::Refused(other.clone()))),
         }
@@ -394,6 +452,11 @@ impl<'a, S: Stores> Client<'a, S> {
         let last = pending.last.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string);
         Some(finish(pending, Err(ClientError::TimedOut { waited, last })))
     }
+}
+
+/// How long to wait before the next attempt, when nothing says how long.
+fn slower(pending: &Pending) -> Duration {
+    BACKOFF.saturating_mul(pending.attempts).min(BACKOFF_MAX)
 }
 
 fn finish(pending: Pending, result: Result<Option<Bytes>, ClientError>) -> Done {

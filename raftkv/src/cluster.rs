@@ -2,6 +2,7 @@
 //! come back.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     sync::Arc,
     thread,
@@ -9,23 +10,24 @@ use std::{
 };
 
 use bytes::Bytes;
-use engine_traits::{LogStats, RaftEngine as _};
+use engine_traits::{KvEngine, LogStats, RaftEngine as _};
 use parking_lot::{Mutex, RwLock};
 use pd_client::{
     PdClient, RegionRoute,
     mock::{MockPd, PdConfig},
 };
 use raftstore_core::{
-    Config,
+    Config, PeerPhase, PeerStatus,
     runtime::{Node, NodeOptions, PdRetry, StartError},
 };
-use raftstore_proto::{ClusterId, Command, PeerRole, RegionError, Response, StoreId};
+use raftstore_proto::{ClusterId, Command, RegionError, RegionId, Response, StoreId};
 use transport_traits::{ChannelConfig, ChannelHub, HubError, Transport};
 
 use crate::{
     client::{Answer, Stores},
     machine::{Disks, Machine, MachineError},
     recall::{Recall, RecallError},
+    regions::{RegionMap, RegionView},
     sweep::Sweeper,
 };
 
@@ -126,6 +128,8 @@ pub(crate) struct Counts {
     pub(crate) damaged_pages: u64,
     /// Files that were checked as a whole when they were opened.
     pub(crate) checked_files: u64,
+    /// Leader transfers set in motion.
+    pub(crate) transfers: u64,
 }
 
 impl std::ops::AddAssign for Counts {
@@ -137,6 +141,7 @@ impl std::ops::AddAssign for Counts {
         self.swept_pages += other.swept_pages;
         self.damaged_pages += other.damaged_pages;
         self.checked_files += other.checked_files;
+        self.transfers += other.transfers;
     }
 }
 
@@ -163,10 +168,14 @@ impl<M: Machine> Running<M> {
             counts.elections += lane.elections_won;
             counts.snapshots += lane.snapshots_installed;
             counts.log_entries += lane.appended_entries;
+            counts.transfers += lane.transfers;
         }
         counts
     }
 }
+
+/// What a store's data looks like at one moment.
+pub(crate) type SnapshotOf<M> = <<M as Machine>::Kv as KvEngine>::Snapshot;
 
 /// Room for a store.
 struct Slot<M: Machine> {
@@ -180,18 +189,6 @@ struct Slot<M: Machine> {
     past: Mutex<Counts>,
 }
 
-/// What is known of the one region of a demo.
-pub(crate) struct Leading {
-    /// The leader's position among the stores.
-    pub(crate) slot: usize,
-    /// Up to where its log is committed.
-    pub(crate) committed: u64,
-    /// How many voters the region has.
-    pub(crate) voters: usize,
-    /// How many members.
-    pub(crate) members: usize,
-}
-
 /// Stores, their PD, and the ways between them.
 pub(crate) struct Cluster<M: Machine> {
     config: Config,
@@ -203,15 +200,29 @@ pub(crate) struct Cluster<M: Machine> {
 }
 
 impl<M: Machine> Cluster<M> {
-    /// Starts a store on each machine. A region shall have `replicas` voters. Of each file of
-    /// a store `swept_pages_per_second` are compared with what was written to them.
+    /// Starts a store on each machine. A region shall have `replicas` voters. `run` counts
+    /// the clusters there were on these machines, this one included. Of each file of a store
+    /// `swept_pages_per_second` are compared with what was written to them.
     pub(crate) fn start(
         machines: Vec<M>,
         replicas: usize,
+        run: u64,
         config: Config,
         swept_pages_per_second: u64,
     ) -> Result<Self, ClusterError> {
-        let pd_config = PdConfig { max_replicas: replicas, ..PdConfig::default() };
+        let pd_config = PdConfig {
+            max_replicas: replicas,
+            // A store that was cut comes back: it is not replaced, and nothing is moved there
+            // meanwhile.
+            store_silent_ms: 2_500,
+            operator_timeout_ms: 10_000,
+            transfer_timeout_ms: 10_000,
+            // Replicas are spread by their number: all regions are written to alike, and what
+            // they hold changes while one looks.
+            region_base_bytes: 1 << 40,
+            spread_hot_regions: false,
+            ..PdConfig::default()
+        };
         let pd = MockPd::new(CLUSTER, pd_config);
         let hub = ChannelHub::new(ChannelConfig::default())?;
         let slots = machines.into_iter().zip(1..).map(|(machine, number)| Slot {
@@ -232,7 +243,7 @@ impl<M: Machine> Cluster<M> {
                 .map_err(|source| ClusterError::Recall { number: slot.number, source })?;
             opened.push(disks);
         }
-        recall.tell(&this.pd).map_err(|source| ClusterError::Recall { number: 0, source })?;
+        recall.tell(&this.pd, run).map_err(|source| ClusterError::Recall { number: 0, source })?;
         for (slot, disks) in this.slots.iter().zip(opened) {
             this.run(slot, disks)?;
         }
@@ -270,9 +281,15 @@ impl<M: Machine> Cluster<M> {
         Ok(())
     }
 
+    /// The store of this number.
+    fn slot(&self, number: u64) -> &Slot<M> {
+        let at = usize::try_from(number).unwrap_or_default().wrapping_sub(1);
+        self.slots.get(at).expect("stores are counted from 1")
+    }
+
     /// Cuts the power of a store: what it had not synced is gone.
-    pub(crate) fn cut(&self, slot: usize) {
-        let slot = &self.slots[slot];
+    pub(crate) fn cut(&self, number: u64) {
+        let slot = self.slot(number);
         let running = {
             // Figures move from one place to the other in one step for `counts`.
             let mut place = slot.running.write();
@@ -291,8 +308,8 @@ impl<M: Machine> Cluster<M> {
     }
 
     /// Starts a store again from what is on its disks.
-    pub(crate) fn restart(&self, slot: usize) -> Result<(), ClusterError> {
-        let slot = &self.slots[slot];
+    pub(crate) fn restart(&self, number: u64) -> Result<(), ClusterError> {
+        let slot = self.slot(number);
         let disks = slot.power_on()?;
         self.run(slot, disks)
     }
@@ -341,43 +358,93 @@ impl<M: Machine> Cluster<M> {
         all
     }
 
-    /// The region and who leads it, if somebody does.
-    pub(crate) fn leading(&self) -> Option<Leading> {
-        self.slots.iter().enumerate().find_map(|(at, slot)| {
-            let handle = slot.running.read().as_ref()?.node.handle();
-            let leader = handle.peers(ASK).into_iter().find(|peer| peer.is_leader)?;
-            let peers = &leader.region.peers;
-            let voters = peers.iter().filter(|peer| peer.role == PeerRole::Voter).count();
-            let members = peers.len();
-            Some(Leading { slot: at, committed: leader.committed, voters, members })
-        })
+    /// Membership changes that leaders have told PD of.
+    pub(crate) fn membership_changes(&self) -> u64 {
+        self.pd.with_core(|core, _| core.counters().membership_changes)
     }
 
-    /// Waits until the region has so many voters, and nobody else is a member.
+    /// The peers of a store, by region; none if it does not run.
+    fn peers(slot: &Slot<M>) -> Vec<PeerStatus> {
+        let handle = slot.running.read().as_ref().map(|it| it.node.handle());
+        handle.map(|it| it.peers(ASK)).unwrap_or_default()
+    }
+
+    /// The regions as the stores that run have them now, one store looked at after the other.
+    pub(crate) fn regions(&self) -> RegionMap {
+        let peers: Vec<PeerStatus> = self.slots.iter().flat_map(Self::peers).collect();
+        let sizes: BTreeMap<RegionId, u64> = self.pd.with_core(|core, _| {
+            core.regions().map(|it| (it.region.id, it.approximate_size)).collect()
+        });
+        RegionMap::new(peers, &self.numbers(), &sizes)
+    }
+
+    /// The number of each store, from 1.
+    pub(crate) fn numbers(&self) -> BTreeMap<StoreId, u64> {
+        self.slots.iter().filter_map(|slot| Some(((*slot.store.read())?, slot.number))).collect()
+    }
+
+    /// Waits until every region has a leader, and so many voters and no other members.
     pub(crate) fn wait_for_replicas(
         &self,
         replicas: usize,
         patience: Duration,
-    ) -> Result<(), ClusterError> {
-        self.wait("three replicas of the first region", patience, || {
-            self.leading().is_some_and(|it| it.voters == replicas && it.members == replicas)
-        })
+    ) -> Result<RegionMap, ClusterError> {
+        let mut map = RegionMap::default();
+        self.wait("a leader and all replicas of every region", patience, || {
+            map = self.regions();
+            map.is_whole() && map.has_voters(replicas)
+        })?;
+        Ok(map)
     }
 
-    /// Waits until a store has applied what is committed now.
+    /// Waits until PD has spread leaders and replicas, and nothing has changed for `quiet`.
+    pub(crate) fn wait_for_rest(
+        &self,
+        replicas: usize,
+        quiet: Duration,
+        patience: Duration,
+    ) -> Result<RegionMap, ClusterError> {
+        let numbers: Vec<u64> = self.slots.iter().map(|slot| slot.number).collect();
+        let mut map = RegionMap::default();
+        let mut since = Instant::now();
+        self.wait("an even spread of leaders and replicas", patience, || {
+            let now = self.regions();
+            let at_rest = now.is_whole() && now.has_voters(replicas) && now.is_balanced(&numbers);
+            if !at_rest || now.shape() != map.shape() {
+                since = Instant::now();
+            }
+            map = now;
+            at_rest && since.elapsed() >= quiet
+        })?;
+        Ok(map)
+    }
+
+    /// Waits until a store has applied, in every region that has a replica on it, what is
+    /// committed now.
     pub(crate) fn wait_for_caught_up(
         &self,
-        slot: usize,
+        number: u64,
         patience: Duration,
     ) -> Result<(), ClusterError> {
-        let mut goal = None;
+        let slot = self.slot(number);
+        let mut goals: Option<BTreeMap<RegionId, u64>> = None;
         self.wait("the catching up of the store that was cut", patience, || {
-            if goal.is_none() {
-                goal = self.leading().map(|it| it.committed);
+            let map = self.regions();
+            if goals.is_none() && map.is_whole() {
+                goals = Some(map.committed().collect());
             }
-            let Some(goal) = goal else { return false };
-            let handle = self.slots[slot].running.read().as_ref().map(|it| it.node.handle());
-            handle.is_some_and(|it| it.peers(ASK).iter().any(|peer| peer.applied.applied >= goal))
+            let Some(goals) = &mut goals else { return false };
+            for peer in Self::peers(slot) {
+                let has_come =
+                    |goal: &u64| peer.phase == PeerPhase::Normal && peer.applied.applied >= *goal;
+                if goals.get(&peer.region.id).is_some_and(has_come) {
+                    goals.remove(&peer.region.id);
+                }
+            }
+            // What has left the store meanwhile need not come there.
+            let wanted =
+                |it: &RegionView| it.stores.contains(&number) && goals.contains_key(&it.region.id);
+            map.is_whole() && !map.regions().iter().any(wanted)
         })
     }
 
@@ -400,16 +467,11 @@ impl<M: Machine> Cluster<M> {
         Ok(())
     }
 
-    /// The data engines of the stores that hold the region, with their numbers.
-    pub(crate) fn replicas(&self) -> Vec<(u64, M::Kv)> {
-        let members: Vec<StoreId> = self
-            .locate(&Bytes::new())
-            .map(|route| route.region.peers.iter().map(|peer| peer.store).collect())
-            .unwrap_or_default();
+    /// The data of every store that runs, each as of one moment, with the stores' numbers.
+    pub(crate) fn snapshots(&self) -> Vec<(u64, engine_traits::Result<SnapshotOf<M>>)> {
         self.slots
             .iter()
-            .filter(|slot| slot.store.read().is_some_and(|store| members.contains(&store)))
-            .filter_map(|slot| Some((slot.number, slot.running.read().as_ref()?.kv.clone())))
+            .filter_map(|slot| Some((slot.number, slot.running.read().as_ref()?.kv.snapshot())))
             .collect()
     }
 }

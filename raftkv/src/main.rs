@@ -21,6 +21,7 @@ mod layout;
 mod machine;
 mod manifest;
 mod recall;
+mod regions;
 mod report;
 mod sweep;
 mod usage;
@@ -35,8 +36,9 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Commands {
-    /// Loads data into a cluster of this process, cuts the power of the leading store on the
-    /// way, and checks that nothing acknowledged is missing and all replicas are equal
+    /// Loads data into a cluster of this process, which cuts it into regions and spreads them
+    /// over the stores, cuts the power of the store that leads most of them on the way, and
+    /// checks that nothing acknowledged is missing and all replicas are equal
     #[command(
         after_help = "Exit status: 0 if all is well, 1 if something is missing, different or \
                             has failed, 2 for an input or a directory that cannot be used."
@@ -73,6 +75,10 @@ struct DemoArguments {
     /// 0 turns that off
     #[arg(long, value_name = "PAGES", default_value_t = 256)]
     sweep: u64,
+    /// About how many regions the data is to make: they are cut to its size divided by this
+    #[arg(long, value_name = "N", default_value_t = 8,
+          value_parser = clap::value_parser!(u64).range(1..=1_000))]
+    regions: u64,
     /// Print JSON instead of a table
     #[arg(long)]
     json: bool,
@@ -100,6 +106,7 @@ fn main() -> ExitCode {
         seed: arguments.seed,
         records: arguments.records,
         sweep: arguments.sweep,
+        regions: arguments.regions,
     };
     let outcome = match arguments.engine {
         Engine::Redb => demo::run_on_files(&options),

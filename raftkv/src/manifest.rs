@@ -157,7 +157,8 @@ impl Manifest {
         this.run += 1;
         let run = this.run;
         this.record(RUN, run, &[], None)?;
-        this.flush()?;
+        // Numbers are given out by run: no two runs may have the same.
+        this.sync()?;
         Ok(this)
     }
 
@@ -169,6 +170,15 @@ impl Manifest {
     /// Every key ever acknowledged, with what may be found under it.
     pub(crate) fn acknowledged(&self) -> impl Iterator<Item = (&Bytes, &Expected)> {
         self.keys.iter().filter(|(_, expected)| expected.acknowledged.is_some())
+    }
+
+    /// Bytes of their keys and values.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.acknowledged()
+            .map(|(key, expected)| {
+                key.len() as u64 + expected.acknowledged.map_or(0, |print| print.bytes)
+            })
+            .sum()
     }
 
     /// How many there are.

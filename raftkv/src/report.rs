@@ -4,6 +4,8 @@ use std::{fmt::Write as _, time::Duration};
 
 use hdrhistogram::Histogram;
 
+use crate::regions::RegionMap;
+
 /// Latencies in nanoseconds.
 pub(crate) struct Latencies(Histogram<u64>);
 
@@ -32,6 +34,19 @@ pub(crate) struct ReadBack {
     pub(crate) missing: u64,
     /// How long it took.
     pub(crate) time: Duration,
+}
+
+/// What became of the regions.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Regions {
+    /// Times a region was cut off from another.
+    pub(crate) splits: u64,
+    /// Members that came, became voters, or went.
+    pub(crate) membership_changes: u64,
+    /// The regions right before the outage; `None` if there was none.
+    pub(crate) before: Option<RegionMap>,
+    /// The regions at the end.
+    pub(crate) end: RegionMap,
 }
 
 /// Everything a demo has to tell.
@@ -63,6 +78,8 @@ pub(crate) struct Report {
     /// Pages compared with what was written, while the stores ran.
     pub(crate) swept_pages: u64,
     pub(crate) damaged_pages: u64,
+    pub(crate) transfers: u64,
+    pub(crate) regions: Regions,
     pub(crate) lease_reads: ReadBack,
     pub(crate) index_reads: ReadBack,
     pub(crate) replicas_equal: bool,
@@ -92,7 +109,7 @@ impl Report {
         per(self.quiet.0 as f64, self.quiet.1.as_secs_f64())
     }
 
-    /// A table of two columns.
+    /// Tables: of the regions, and one of two columns.
     pub(crate) fn table(&self) -> String {
         let mut rows: Vec<(&str, String)> = Vec::new();
         rows.push(("cluster", format!("{} stores on {}", self.stores, self.engine)));
@@ -115,6 +132,10 @@ impl Report {
             rows.push(("longest pause of writes in it", millis(pause)));
         }
         rows.push(("raft-log syncs per 1,000 writes", format!("{:.1}", self.syncs_per_1000())));
+        rows.push(("regions", grouped(self.regions.end.regions().len() as u64)));
+        rows.push(("splits", grouped(self.regions.splits)));
+        rows.push(("leader transfers", grouped(self.transfers)));
+        rows.push(("membership changes", grouped(self.regions.membership_changes)));
         rows.push(("elections", grouped(self.elections)));
         rows.push(("snapshots installed", grouped(self.snapshots)));
         rows.push(("log entries appended", grouped(self.log_entries)));
@@ -136,8 +157,15 @@ impl Report {
         rows.push(("peak memory", memory));
         let width = rows.iter().map(|(label, _)| label.len()).max().unwrap_or_default();
         let mut out = String::new();
+        let mut line = |line: &str| writeln!(out, "{line}").expect("writing to a string");
+        if let Some(before) = &self.regions.before {
+            line("regions before the power cut");
+            line(&before.table());
+        }
+        line("regions at the end");
+        line(&self.regions.end.table());
         for (label, value) in rows {
-            writeln!(out, "{label:<width$}  {value}").expect("writing to a string");
+            line(&format!("{label:<width$}  {value}"));
         }
         out
     }
@@ -164,6 +192,10 @@ impl Report {
         }
         number("sync_latency_us", self.sync_latency.map_or(0, micros));
         number("raft_log_syncs", self.log_syncs);
+        number("regions", self.regions.end.regions().len() as u64);
+        number("splits", self.regions.splits);
+        number("leader_transfers", self.transfers);
+        number("membership_changes", self.regions.membership_changes);
         number("elections", self.elections);
         number("snapshots_installed", self.snapshots);
         number("log_entries", self.log_entries);
@@ -183,6 +215,9 @@ impl Report {
         fields.push(("raft_log_syncs_per_1000_writes", format!("{:.2}", self.syncs_per_1000())));
         let disks: Vec<String> = self.disk_bytes.iter().map(u64::to_string).collect();
         fields.push(("disk_bytes", format!("[{}]", disks.join(", "))));
+        let before = self.regions.before.as_ref().map(RegionMap::json);
+        fields.push(("regions_before_outage", before.unwrap_or_else(|| "[]".to_owned())));
+        fields.push(("regions_at_end", self.regions.end.json()));
         let lines: Vec<String> =
             fields.iter().map(|(name, value)| format!("  \"{name}\": {value}")).collect();
         format!("{{\n{}\n}}\n", lines.join(",\n"))
@@ -270,6 +305,8 @@ mod tests {
             checked_files: 2,
             swept_pages: 5_120,
             damaged_pages: 0,
+            transfers: 4,
+            regions: Regions::default(),
             lease_reads: read,
             index_reads: read,
             replicas_equal: true,
@@ -281,7 +318,7 @@ mod tests {
     #[test]
     fn the_table_shows_rates_and_counts() {
         let table = report().table();
-        for part in ["1,234,567", "100000", "20.0", "200.0 MiB", "50.0", "equal"] {
+        for part in ["1,234,567", "100000", "20.0", "200.0 MiB", "50.0", "equal", "at the end"] {
             assert!(table.contains(part), "{part} is not in\n{table}");
         }
     }
@@ -292,7 +329,9 @@ mod tests {
         for line in [
             "\"records_acknowledged\": 1234567,",
             "\"raft_log_syncs_per_1000_writes\": 20.00,",
-            "\"disk_bytes\": [1, 2, 3]",
+            "\"leader_transfers\": 4,",
+            "\"disk_bytes\": [1, 2, 3],",
+            "\"regions_at_end\": []",
         ] {
             assert!(json.lines().any(|found| found.trim() == line), "{line} is not in\n{json}");
         }

@@ -205,7 +205,7 @@ mod tests {
     #[test]
     fn damage_ends_what_is_awaited_of_the_cluster() {
         let machines = vec![Damaged::default()];
-        let cluster = Cluster::start(machines, 1, Config::default(), 10).unwrap();
+        let cluster = Cluster::start(machines, 1, 1, Config::default(), 10).unwrap();
         let never = cluster.wait("nothing", Duration::from_secs(60), || false).unwrap_err();
         assert!(matches!(never, ClusterError::Damaged { number: 1, .. }), "{never}");
         assert!(never.to_string().contains("store 1: told.redb"), "{never}");
@@ -213,7 +213,7 @@ mod tests {
         cluster.stop().unwrap();
         // With the sweep turned off nobody looks.
         let machines = vec![Damaged::default()];
-        let cluster = Cluster::start(machines, 1, Config::default(), 0).unwrap();
+        let cluster = Cluster::start(machines, 1, 1, Config::default(), 0).unwrap();
         cluster.check().unwrap();
         assert_eq!(cluster.counts().damaged_pages, 0);
         cluster.stop().unwrap();

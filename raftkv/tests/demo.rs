@@ -31,6 +31,10 @@ fn figure(output: &Output, name: &str) -> String {
     line.unwrap_or_default().trim_end_matches(',').to_owned()
 }
 
+fn count(output: &Output, name: &str) -> u64 {
+    figure(output, name).parse().expect("a number")
+}
+
 fn assert_good(output: &Output) {
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{}\n{error}", output.status);
@@ -75,19 +79,26 @@ fn a_run_survives_a_power_cut_and_the_next_one_finds_its_data() {
     assert_eq!(figure(&first, "records_acknowledged"), "400");
     assert_eq!(figure(&first, "old_records_verified"), "0");
     assert_ne!(figure(&first, "outage_us"), "0");
-    // The region came from one replica to three.
+    // The region came from one replica to three, and then it was cut.
     assert_ne!(figure(&first, "snapshots_installed"), "0");
+    let regions = count(&first, "regions");
+    assert!(regions >= 4, "{first:?}");
+    assert_eq!(count(&first, "splits"), regions - 1);
+    assert!(figure(&first, "regions_before_outage").contains("\"region\": "));
     // Data and log of the store whose power was cut were checked when it came back, and all
     // files are swept.
     assert_eq!(figure(&first, "checked_files"), "2");
     assert_ne!(figure(&first, "swept_pages"), "0");
     assert_eq!(figure(&first, "damaged_pages"), "0");
 
+    // It finds all regions, and keeps them: the same data makes no more of them.
     let second = demo(&["--records", "600", "--dir", dir, "--sweep", "0", "--json"]);
     assert_good(&second);
     assert_eq!(figure(&second, "swept_pages"), "0");
     assert_eq!(figure(&second, "old_records_verified"), "400");
     assert_eq!(figure(&second, "lease_reads"), "600");
+    assert_eq!(count(&second, "regions") - count(&second, "splits"), regions);
+    assert_eq!(figure(&second, "snapshots_installed"), "0");
 
     // Other settings over the same directory are refused, and nothing is touched.
     let before = contents(folder.path());
@@ -120,6 +131,39 @@ fn a_run_that_is_killed_loses_nothing_it_had_acknowledged() {
     assert_good(&next);
     let verified: u64 = figure(&next, "old_records_verified").parse().unwrap();
     assert!(verified >= 500, "{verified}");
+}
+
+/// What is written of the regions' stores is spread over all of them, and stays so.
+#[test]
+fn five_stores_share_regions_and_leaders() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = text(folder.path());
+    let run = |records| {
+        let given = ["--records", records, "--stores", "5", "--regions", "10"];
+        let output = demo(&[&given[..], &["--dir", dir, "--json"]].concat());
+        assert_good(&output);
+        assert!(count(&output, "regions") >= 5, "{output:?}");
+        let map = figure(&output, "regions_at_end");
+        let lists: Vec<Vec<u64>> = map
+            .split("\"stores\": [")
+            .skip(1)
+            .map(|rest| rest.split(']').next().unwrap_or_default().split(", "))
+            .map(|numbers| numbers.map(|number| number.parse().expect("a number")).collect())
+            .collect();
+        assert!(lists.iter().all(|list| list.len() == 3), "{map}");
+        for store in 1..=5 {
+            let replicas = lists.iter().filter(|list| list.contains(&store)).count();
+            assert!(replicas >= 2, "store {store} has {replicas} replicas of {map}");
+            let leads = map.matches(&format!("\"leader\": {store}, ")).count();
+            assert!(leads < lists.len() / 2, "store {store} leads {leads} of {map}");
+        }
+        output
+    };
+    let first = run("500");
+    // A learner comes, becomes a voter, and the former member goes.
+    assert!(count(&first, "membership_changes") >= 4 + 3 * 4, "{first:?}");
+    let second = run("700");
+    assert_eq!(figure(&second, "old_records_verified"), "500");
 }
 
 #[test]
@@ -181,6 +225,18 @@ fn one_store_alone_serves_and_recovers() {
     let output = demo(&["--records", "200", "--stores", "1", "--engine", "mem", "--json"]);
     assert_good(&output);
     assert_eq!(figure(&output, "records_acknowledged"), "200");
+    assert!(count(&output, "regions") >= 4, "{output:?}");
+}
+
+#[test]
+fn the_table_shows_the_regions() {
+    let given = ["--records", "400", "--stores", "1", "--engine", "mem", "--regions", "3"];
+    let output = demo(&given);
+    assert!(output.status.success(), "{output:?}");
+    let table = String::from_utf8_lossy(&output.stdout);
+    for part in ["regions before the power cut", "regions at the end", "the first key", "splits"] {
+        assert!(table.contains(part), "{part} is not in\n{table}");
+    }
 }
 
 #[test]

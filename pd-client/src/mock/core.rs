@@ -43,6 +43,8 @@ pub struct PdCounters {
     /// Reports refused because they make no sense, or come from stores that are unknown or
     /// buried.
     pub invalid_reports: u64,
+    /// Membership changes seen in reports on regions that were known.
+    pub membership_changes: u64,
 }
 
 /// A placement driver without clock, threads or network.
@@ -343,10 +345,13 @@ impl PdCore {
 
     fn update(&mut self, record: RegionRecord) -> Result<()> {
         let region = record.region.clone();
+        let known = self.directory.get(region.id).map(|known| known.region.epoch.conf_ver);
         for older in self.directory.update(record)? {
             self.end(self.latest_ms, older, OperatorState::Cancelled);
         }
         self.observe_region(&region);
+        let changes = known.map(|known| region.epoch.conf_ver.saturating_sub(known));
+        self.counters.membership_changes += changes.unwrap_or_default();
         Ok(())
     }
 

@@ -172,3 +172,98 @@ fn nothing_in_flight_gives_nothing() {
     let script = Script::new([]);
     assert!(Client::new(&script, TIME).next(Duration::ZERO).is_none());
 }
+
+/// One of the parts that `region` was cut into, with peers of its own.
+fn part(id: u64, version: u64, start: &str, end: &str) -> Region {
+    let mut part = region(version, start, end);
+    part.id = RegionId::new(id).unwrap();
+    for peer in &mut part.peers {
+        peer.id = PeerId::new(id * 1000 + peer.id.get()).unwrap();
+    }
+    part
+}
+
+#[test]
+fn a_part_of_a_split_region_is_asked_where_the_whole_was() {
+    let current = vec![region(2, "", "g"), part(8, 2, "g", "m"), part(9, 2, "m", "")];
+    let script = Script::new([
+        Err(not_leader(Some(peer(3)))),
+        Err(RegionError::EpochNotMatch { current }),
+        Ok(OperationResponse::Put),
+        Ok(OperationResponse::Put),
+    ]);
+    let mut client = Client::new(&script, TIME);
+    for (ticket, key) in [(1, "k"), (2, "z")] {
+        let (key, value) = (key.into(), Bytes::from_static(b"v"));
+        client.submit(ticket, Request::Put { key, value });
+        assert_eq!(client.next(TIME).expect("the script ends").result, Ok(None));
+    }
+    // Nobody had to look anything up for the part that was not asked for.
+    assert_eq!(*script.asked.borrow(), [(1, 1), (3, 1), (3, 2), (3, 2)]);
+    assert_eq!(*script.located.borrow(), 1);
+}
+
+#[test]
+fn old_news_changes_nothing() {
+    let mut routes = Routes::default();
+    routes.learn(region(3, "", "m"), Some(store(2)));
+    routes.learn(part(8, 3, "m", ""), Some(store(2)));
+    // The whole of before, and another part of it.
+    routes.learn(region(2, "", ""), Some(store(1)));
+    routes.learn(part(9, 2, "k", "p"), Some(store(1)));
+    for (key, id) in [("a", 7), ("l", 7), ("m", 8), ("z", 8)] {
+        let route = routes.of(key.as_bytes()).expect("known");
+        assert_eq!((route.region.id.get(), route.peer().unwrap().store), (id, store(2)));
+    }
+    // Something newer in the middle leaves nothing of what it shares keys with.
+    routes.learn(part(9, 4, "k", "p"), Some(store(3)));
+    assert_eq!(routes.of(b"o").expect("known").region.id.get(), 9);
+    assert!(routes.of(b"a").is_none() && routes.of(b"z").is_none());
+    // The same epoch again says who leads now.
+    routes.learn(part(9, 4, "k", "p"), Some(store(1)));
+    assert_eq!(routes.of(b"k").expect("known").peer().unwrap().store, store(1));
+}
+
+#[test]
+fn many_answers_of_one_kind_move_on_once() {
+    let script = Script::new([]);
+    let mut client = Client::new(&script, TIME);
+    client.routes.learn(region(1, "", ""), Some(store(1)));
+    let asked =
+        Asked { peer: peer(1), region: region(1, "", "").id, epoch: region(1, "", "").epoch };
+    let pending = Pending {
+        ticket: 1,
+        request: put(),
+        submitted: Instant::now(),
+        attempts: 1,
+        asked: Some(asked),
+        last: None,
+    };
+    for error in
+        [not_leader(None), not_leader(None), RegionError::Stopping, not_leader(Some(peer(3)))]
+    {
+        assert!(matches!(client.after(&error, &pending), Next::Again(_)));
+        assert_eq!(client.routes.of(b"k").unwrap().peer().unwrap().store, store(2), "{error}");
+    }
+    let lost = RegionError::RegionNotFound { region: asked.region };
+    client.after(&lost, &pending);
+    assert!(client.routes.of(b"k").is_some(), "it is not about the peer asked now");
+}
+
+#[test]
+fn a_key_of_another_region_is_looked_for_there() {
+    let region = region(1, "", "g");
+    let error = RegionError::KeyNotInRegion { key: Bytes::from_static(b"k"), region };
+    let script = Script::new([Err(error), Ok(OperationResponse::Put)]);
+    assert_eq!(run(&script, put()).result, Ok(None));
+    assert_eq!(*script.located.borrow(), 2);
+}
+
+#[test]
+fn where_no_leader_is_known_everyone_has_a_turn() {
+    let not_found = || Err(RegionError::RegionNotFound { region: region(1, "", "").id });
+    let script = Script::new([not_found(), not_found(), not_found(), Ok(OperationResponse::Put)]);
+    assert_eq!(run(&script, put()).result, Ok(None));
+    // The first turn is the learner's, which may not lead: the one behind it is asked.
+    assert_eq!(asked(&script), [1, 1, 2, 3]);
+}

@@ -1,5 +1,4 @@
-//! Checking: every acknowledged key read back through the cluster, and the replicas' contents
-//! compared with each other.
+//! Checking: every acknowledged key read back through the cluster.
 
 use std::{
     collections::BTreeMap,
@@ -7,13 +6,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use engine_traits::{DATA_CFS, Direction, KvEngine, Range, Reader as _};
-use raftstore_core::keys;
 
 use super::{DemoError, PATIENCE, progress_bar, say, shown};
 use crate::{
     client::{Client, Request, Ticket},
-    cluster::{Cluster, ClusterError},
+    cluster::Cluster,
     machine::Machine,
     manifest::Manifest,
     report::ReadBack,
@@ -71,63 +68,4 @@ pub(super) fn read_back<M: Machine>(
     }
     read.time = begun.elapsed();
     Ok(read)
-}
-
-/// What a replica holds, in short.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Content {
-    rows: u64,
-    crc: u32,
-}
-
-fn content<K: KvEngine>(kv: &K) -> engine_traits::Result<Content> {
-    let snapshot = kv.snapshot()?;
-    let mut content = Content { rows: 0, crc: 0 };
-    for cf in DATA_CFS {
-        let all = Range::new(&keys::DATA_MIN, &keys::DATA_MAX);
-        let mut cursor = snapshot.cursor(cf, all, Direction::Forward)?;
-        while let Some((key, value)) = cursor.next()? {
-            content.rows += 1;
-            for part in [&key.len().to_be_bytes(), key, value] {
-                content.crc = crc32c::crc32c_append(content.crc, part);
-            }
-        }
-    }
-    Ok(content)
-}
-
-/// Whether all replicas come to hold the same. The last entries may be on their way still,
-/// so they get some time.
-pub(super) fn replicas_are_equal<M: Machine>(
-    cluster: &Cluster<M>,
-    patience: Duration,
-) -> Result<bool, DemoError> {
-    let mut contents = Vec::new();
-    let mut failed = None;
-    let waited = cluster.wait("equality of the replicas", patience, || {
-        contents.clear();
-        for (number, kv) in cluster.replicas() {
-            match content(&kv) {
-                Ok(found) => contents.push((number, found)),
-                Err(source) => {
-                    failed = Some(DemoError::Compare { number, source });
-                    return true;
-                }
-            }
-        }
-        contents.windows(2).all(|pair| pair[0].1 == pair[1].1)
-    });
-    if let Some(error) = failed {
-        return Err(error);
-    }
-    match waited {
-        Ok(()) => Ok(!contents.is_empty()),
-        Err(ClusterError::Late { .. }) => {
-            for (number, Content { rows, crc }) in contents {
-                say(&format!("store {number} holds {rows} rows with checksum {crc:08x}"));
-            }
-            Ok(false)
-        }
-        Err(error) => Err(error.into()),
-    }
 }

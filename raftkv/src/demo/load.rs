@@ -29,7 +29,7 @@ pub(super) enum Phase {
     Before,
     /// A store is away or catching up.
     Outage,
-    /// It has caught up.
+    /// It has caught up, or there was no outage after all.
     After,
 }
 
@@ -65,6 +65,8 @@ pub(super) struct Loaded {
     pub(super) quiet_latencies: Latencies,
     /// The longest pause between two acknowledgements of which the later came after the cut.
     pub(super) longest_pause: Duration,
+    /// How long records were held back for the outage to begin.
+    pub(super) held: Duration,
 }
 
 /// A load to be run.
@@ -95,8 +97,12 @@ struct State<'a, S> {
     /// Keys of `sent`: two writes of one key must not overtake each other.
     keys: BTreeSet<Bytes>,
     bytes_in_flight: usize,
+    /// Records taken from the input.
+    taken: u64,
     /// The next record, if it could not be sent yet.
     held: Option<Record>,
+    /// Since when records are held back because the outage has not begun.
+    held_since: Option<Instant>,
     is_exhausted: bool,
     last_acknowledged: Instant,
     loaded: Loaded,
@@ -110,7 +116,9 @@ impl<'a, S: Stores> Load<'a, S> {
             sent: BTreeMap::new(),
             keys: BTreeSet::new(),
             bytes_in_flight: 0,
+            taken: 0,
             held: None,
+            held_since: None,
             is_exhausted: false,
             last_acknowledged: Instant::now(),
             loaded: Loaded {
@@ -120,6 +128,7 @@ impl<'a, S: Stores> Load<'a, S> {
                 latencies: Latencies::new(),
                 quiet_latencies: Latencies::new(),
                 longest_pause: Duration::ZERO,
+                held: Duration::ZERO,
             },
         };
         let ended = self.work(&mut state, &mut records);
@@ -130,11 +139,12 @@ impl<'a, S: Stores> Load<'a, S> {
 
     fn work(&mut self, state: &mut State<'a, S>, records: &mut Records) -> Result<(), DemoError> {
         loop {
+            let is_held = self.note_hold(state);
             self.fill(state, records)?;
-            if state.client.in_flight() == 0 {
+            if state.client.in_flight() == 0 && !is_held {
                 return Ok(());
             }
-            let mut wait = Duration::from_millis(500);
+            let mut wait = Duration::from_millis(if is_held { 10 } else { 500 });
             for _ in 0..self.in_flight {
                 let Some(done) = state.client.next(wait) else { break };
                 self.finish(state, done)?;
@@ -143,10 +153,36 @@ impl<'a, S: Stores> Load<'a, S> {
         }
     }
 
+    /// Whether the last quarter of the records is kept back until the outage has begun, so
+    /// that there is something to write in it however small the load is.
+    fn is_held(&self, taken: u64) -> bool {
+        let early = self.outage.phase() == Phase::Before;
+        early && taken < self.total && taken >= self.total - self.total / 4
+    }
+
+    /// Notes how long records are kept back, and gives whether they are.
+    fn note_hold(&self, state: &mut State<'a, S>) -> bool {
+        let is_held = self.is_held(state.taken);
+        let now = Instant::now();
+        match state.held_since {
+            None if is_held => state.held_since = Some(now),
+            Some(since) if !is_held => {
+                state.loaded.held += now.saturating_duration_since(since);
+                state.held_since = None;
+                state.last_acknowledged = now;
+            }
+            _ => {}
+        }
+        is_held
+    }
+
     /// Sends as many records as fit.
     fn fill(&mut self, state: &mut State<'a, S>, records: &mut Records) -> Result<(), DemoError> {
         let mut batch = Vec::new();
-        while state.sent.len() < self.in_flight && state.bytes_in_flight < BYTES_IN_FLIGHT {
+        while state.sent.len() < self.in_flight
+            && state.bytes_in_flight < BYTES_IN_FLIGHT
+            && !self.is_held(state.taken)
+        {
             let Some(record) = state.next_record(records)? else { break };
             if state.keys.contains(&record.key) {
                 state.held = Some(record);
@@ -212,6 +248,7 @@ impl<S> State<'_, S> {
         }
         let next = records.next().transpose()?;
         self.is_exhausted = next.is_none();
+        self.taken += u64::from(next.is_some());
         Ok(next)
     }
 }

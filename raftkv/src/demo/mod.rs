@@ -1,5 +1,6 @@
-//! The main job: load, cut the power of the store that leads, go on, let it come back, and
-//! check that nothing acknowledged is missing and all replicas are equal.
+//! The main job: load while regions are cut and spread, cut the power of the store that leads
+//! most of them, go on, let it come back, and check that nothing acknowledged is missing and
+//! all replicas are equal.
 //!
 //! ```text
 //!   verify old data -> load ------------------------> read all back -> compare replicas
@@ -7,7 +8,9 @@
 //! ```
 
 mod check;
+mod compare;
 mod load;
+mod outage;
 
 use std::{
     io::{self, Write as _},
@@ -18,11 +21,13 @@ use std::{
 };
 
 use bytes::Bytes;
-use crossbeam_channel::Receiver;
 use indicatif::{ProgressBar, ProgressStyle};
 use raftstore_core::Config;
 
-use self::load::{Load, Loaded, Outage, Phase};
+use self::{
+    load::{Load, Loaded, Outage},
+    outage::{Cut, cut_and_restart},
+};
 use crate::{
     client::ClientError,
     cluster::{Cluster, ClusterError, Counts},
@@ -30,18 +35,22 @@ use crate::{
     layout::{self, Layout, LayoutError, Settings},
     machine::{Machine, MemMachine, RedbMachine},
     manifest::{Manifest, ManifestError},
-    report::{ReadBack, Report},
+    report::{ReadBack, Regions, Report},
     usage,
 };
 
 /// Bytes of each value that is made up.
 const VALUE_BYTES: usize = 256;
 
-/// How long the store that was cut stays away.
-const AWAY: Duration = Duration::from_secs(3);
-
 /// Patience with everything that should take seconds.
 const PATIENCE: Duration = Duration::from_secs(180);
+
+/// How long nothing may change before regions count as cut and spread: some looks at their
+/// size, and two reports to PD.
+const QUIET: Duration = Duration::from_secs(1);
+
+/// Least bytes that a region is cut to.
+const REGION_BYTES_MIN: u64 = 1 << 10;
 
 /// What to do.
 #[derive(Clone, Debug)]
@@ -60,10 +69,12 @@ pub(crate) struct Options {
     pub(crate) records: u64,
     /// Pages swept per second and file; 0 for none.
     pub(crate) sweep: u64,
+    /// About how many regions the data is to make.
+    pub(crate) regions: u64,
 }
 
 impl Options {
-    /// Voters of the region. More stores than these stay spare.
+    /// Voters of each region.
     fn replicas(&self) -> usize {
         usize::try_from(self.stores).map_or(3, |stores| stores.min(3))
     }
@@ -158,15 +169,21 @@ fn generated(options: &Options, run: u64) -> Input {
 }
 
 /// The settings of the stores: those of production with time scaled down, so that an outage
-/// takes seconds, and with memory for three stores in one process.
-fn config() -> Config {
+/// takes seconds, with memory for three stores in one process, and with regions of
+/// `region_bytes`.
+fn config(region_bytes: u64) -> Config {
     let mib = 1 << 20;
     Config {
+        split_region_check_tick_interval: Duration::from_millis(200),
+        region_split_size: region_bytes,
+        region_max_size: region_bytes + region_bytes / 2,
+        region_split_check_diff: region_bytes / 8,
+        max_peer_down_duration: Duration::from_secs(2),
         raft_base_tick_interval: Duration::from_millis(100),
         raft_store_max_leader_lease: Duration::from_millis(900),
         raft_log_gc_tick_interval: Duration::from_secs(2),
         pd_heartbeat_tick_interval: Duration::from_millis(500),
-        pd_store_heartbeat_tick_interval: Duration::from_secs(1),
+        pd_store_heartbeat_tick_interval: Duration::from_millis(500),
         entry_cache_bytes: 16 * mib,
         apply_backlog_bytes: 32 * mib,
         max_uncommitted_bytes: 32 * mib,
@@ -183,6 +200,22 @@ struct Mark {
     log_syncs: u64,
 }
 
+/// What was noted while a load ran.
+struct Course {
+    begin: Mark,
+    /// None if the load ended before anything was cut.
+    cut: Option<Cut>,
+    end: Mark,
+}
+
+/// What the checks found.
+struct Checked {
+    old: ReadBack,
+    lease_reads: ReadBack,
+    index_reads: ReadBack,
+    replicas_equal: bool,
+}
+
 struct Job<'a> {
     options: &'a Options,
     engine: &'static str,
@@ -197,7 +230,9 @@ impl Job<'_> {
             say(&left_out);
         }
         let replicas = self.options.replicas();
-        let cluster = Cluster::start(machines, replicas, config(), self.options.sweep)?;
+        let config = config(self.region_bytes());
+        let (run, sweep) = (self.manifest.run(), self.options.sweep);
+        let cluster = Cluster::start(machines, replicas, run, config, sweep)?;
         let outcome = self.work(&cluster, replicas);
         let stopped = cluster.stop();
         let report = outcome?;
@@ -206,29 +241,50 @@ impl Job<'_> {
         Ok(Report { peak_memory_bytes: usage::peak_memory_bytes(), ..report })
     }
 
+    /// Bytes to cut regions to. What earlier runs have left counts, or a small load over
+    /// much data would cut it to pieces.
+    fn region_bytes(&self) -> u64 {
+        let bytes = self.survey.bytes.max(self.manifest.bytes());
+        (bytes / self.options.regions.max(1)).max(REGION_BYTES_MIN)
+    }
+
     fn work<M: Machine>(
         &mut self,
         cluster: &Cluster<M>,
         replicas: usize,
     ) -> Result<Report, DemoError> {
-        cluster.wait_for_replicas(replicas, PATIENCE)?;
+        let begin = cluster.wait_for_replicas(replicas, PATIENCE)?;
         let in_flight = self.options.in_flight;
-        let old = check::read_back(cluster, &mut self.manifest, in_flight, false, "verifying")?;
-        let (loaded, marks) = self.load(cluster)?;
-        let lease_reads =
-            check::read_back(cluster, &mut self.manifest, in_flight, false, "reading by lease")?;
-        let index_reads =
-            check::read_back(cluster, &mut self.manifest, in_flight, true, "reading by index")?;
-        let replicas_equal = check::replicas_are_equal(cluster, PATIENCE)?;
+        let mut read = |read_quorum, doing| {
+            check::read_back(cluster, &mut self.manifest, in_flight, read_quorum, doing)
+        };
+        let old = read(false, "verifying")?;
+        let (loaded, course) = self.load(cluster, replicas)?;
+        let end = cluster.wait_for_rest(replicas, QUIET, PATIENCE)?;
+        let mut read = |read_quorum, doing| {
+            check::read_back(cluster, &mut self.manifest, in_flight, read_quorum, doing)
+        };
+        let lease_reads = read(false, "reading by lease")?;
+        let index_reads = read(true, "reading by index")?;
+        let replicas_equal = compare::replicas_are_equal(cluster, PATIENCE)?;
         cluster.check()?;
-        let counts = cluster.counts();
-        Ok(self.report(old, loaded, &marks, lease_reads, index_reads, replicas_equal, counts))
+        let checked = Checked { old, lease_reads, index_reads, replicas_equal };
+        let regions = Regions {
+            splits: end.regions().len().saturating_sub(begin.regions().len()) as u64,
+            membership_changes: cluster.membership_changes(),
+            before: course.cut.as_ref().map(|cut| cut.regions.clone()),
+            end,
+        };
+        Ok(self.report(loaded, &course, checked, regions, cluster.counts()))
     }
 
-    /// Loads while a second thread cuts the leader's power and brings it back. Gives the
-    /// marks of the begin, the cut, the end of the outage, and the end; without an outage
-    /// the two in the middle are missing.
-    fn load<M: Machine>(&mut self, cluster: &Cluster<M>) -> Result<(Loaded, Vec<Mark>), DemoError> {
+    /// Loads while a second thread cuts the power of the store that leads most regions and
+    /// brings it back.
+    fn load<M: Machine>(
+        &mut self,
+        cluster: &Cluster<M>,
+        replicas: usize,
+    ) -> Result<(Loaded, Course), DemoError> {
         let acknowledged = AtomicU64::new(0);
         let mark = || Mark {
             at: Instant::now(),
@@ -240,7 +296,8 @@ impl Job<'_> {
         let begin = mark();
         let (go, signal) = crossbeam_channel::bounded::<()>(1);
         thread::scope(|scope| {
-            let outage_thread = scope.spawn(|| cut_and_restart(cluster, &outage, &signal, mark));
+            let outage_thread =
+                scope.spawn(|| cut_and_restart(cluster, replicas, &outage, &signal, mark));
             let load = Load {
                 cluster,
                 manifest: &mut self.manifest,
@@ -254,27 +311,20 @@ impl Job<'_> {
             // The load owns the sender: its end, good or bad, ends the wait for halfway.
             let loaded = load.run(self.input.records()?);
             let end = mark();
-            let middle = outage_thread.join().unwrap_or_else(|panic| {
+            let cut = outage_thread.join().unwrap_or_else(|panic| {
                 std::panic::resume_unwind(panic);
             });
             bar.finish_and_clear();
-            let loaded = loaded?;
-            let mut marks = vec![begin];
-            marks.extend(middle?);
-            marks.push(end);
-            Ok((loaded, marks))
+            Ok((loaded?, Course { begin, cut: cut?, end }))
         })
     }
 
-    #[expect(clippy::too_many_arguments, reason = "it only puts together what was measured")]
     fn report(
         &self,
-        old: ReadBack,
         loaded: Loaded,
-        marks: &[Mark],
-        lease_reads: ReadBack,
-        index_reads: ReadBack,
-        replicas_equal: bool,
+        course: &Course,
+        checked: Checked,
+        regions: Regions,
         counts: Counts,
     ) -> Report {
         let between = |from: &Mark, to: &Mark| {
@@ -285,30 +335,27 @@ impl Job<'_> {
                 time,
             )
         };
-        let (first, last) = (&marks[0], &marks[marks.len() - 1]);
-        let parts = match marks {
-            [begin, cut, back, end] => vec![between(begin, cut), between(back, end)],
-            _ => vec![between(first, last)],
+        let Course { begin, cut, end } = course;
+        let parts = match cut {
+            Some(Cut { cut, back, .. }) => vec![between(begin, cut), between(back, end)],
+            None => vec![between(begin, end)],
         };
         let quiet = parts.iter().fold((0, 0, Duration::ZERO), |sum, part| {
             (sum.0 + part.0, sum.1 + part.1, sum.2 + part.2)
         });
-        let outage = match marks {
-            [_, cut, back, _] => Some(back.at.saturating_duration_since(cut.at)),
-            _ => None,
-        };
+        let outage = cut.as_ref().map(|it| it.back.at.saturating_duration_since(it.cut.at));
         Report {
             engine: self.engine,
             stores: self.options.stores,
             in_flight: self.options.in_flight,
-            old,
+            old: checked.old,
             records: loaded.records,
             bytes: loaded.bytes,
             retries: loaded.retries,
-            load_time: last.at.saturating_duration_since(first.at),
+            load_time: end.at.saturating_duration_since(begin.at),
             outage,
             pause: outage.map(|_| loaded.longest_pause),
-            quiet: (quiet.0, quiet.2),
+            quiet: (quiet.0, quiet.2.saturating_sub(loaded.held)),
             latencies: loaded.latencies,
             quiet_latencies: loaded.quiet_latencies,
             log_syncs: quiet.1,
@@ -319,42 +366,15 @@ impl Job<'_> {
             checked_files: counts.checked_files,
             swept_pages: counts.swept_pages,
             damaged_pages: counts.damaged_pages,
-            lease_reads,
-            index_reads,
-            replicas_equal,
+            transfers: counts.transfers,
+            regions,
+            lease_reads: checked.lease_reads,
+            index_reads: checked.index_reads,
+            replicas_equal: checked.replicas_equal,
             disk_bytes: Vec::new(),
             peak_memory_bytes: None,
         }
     }
-}
-
-/// Waits for the signal, cuts the power of the store that leads, and brings it back after a
-/// while. Gives the marks of the cut and of the moment it had caught up; none if the load
-/// ended before the signal.
-fn cut_and_restart<M: Machine>(
-    cluster: &Cluster<M>,
-    outage: &Outage,
-    signal: &Receiver<()>,
-    mark: impl Fn() -> Mark,
-) -> Result<Vec<Mark>, DemoError> {
-    if signal.recv().is_err() {
-        return Ok(Vec::new());
-    }
-    let mut leader = None;
-    cluster.wait("an election", PATIENCE, || {
-        leader = cluster.leading().map(|it| it.slot);
-        leader.is_some()
-    })?;
-    let Some(slot) = leader else { return Ok(Vec::new()) };
-    let cut = mark();
-    outage.enter(Phase::Outage);
-    cluster.cut(slot);
-    // The end of the load is no reason to come back earlier.
-    thread::sleep(AWAY);
-    cluster.restart(slot)?;
-    cluster.wait_for_caught_up(slot, PATIENCE)?;
-    outage.enter(Phase::After);
-    Ok(vec![cut, mark()])
 }
 
 /// A bar on the terminal, if there is one.
