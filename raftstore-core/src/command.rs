@@ -10,7 +10,10 @@ use raftstore_proto::{
     ResponseBody, SplitRequest,
 };
 
-use crate::keys;
+use crate::{
+    hooks::{Bug, Hooks},
+    keys,
+};
 
 /// Which parts of the epoch a command depends on: (version, conf_ver).
 ///
@@ -82,6 +85,18 @@ pub(crate) fn check_cuts<'a>(
         previous = key.clone();
     }
     Ok(())
+}
+
+/// Whether a planted bug has this split pass in spite of its `conf_ver`.
+pub(crate) fn is_blind_split<H: Hooks>(
+    header: &Header,
+    body: &Body,
+    region: &Region,
+    hooks: &H,
+) -> bool {
+    hooks.planted(Bug::SplitIgnoresConfVer)
+        && matches!(body, Body::Admin(AdminCommand::BatchSplit { .. }))
+        && header.epoch.is_some_and(|epoch| epoch.version == region.epoch.version)
 }
 
 /// Whether the cuts fit the region and its members (H62). What is checked looks at the

@@ -55,6 +55,56 @@ pub enum Bug {
     JointNeverLeft,
     /// A leader that has applied its own demotion leads on.
     LeadsWithoutVote,
+    /// A split puts its regions on disk without looking for records of them (H12).
+    SplitIgnoresRecords,
+    /// Regions that a split does not put here take their ranges all the same (H14).
+    SkippedPartRegistered,
+    /// The data of regions that a split does not put here is kept.
+    LeftoversKept,
+    /// The lease lives on over a committed split (H36).
+    LeaseOverSplit,
+    /// A split-born peer writes before the records of its region are durable (D4).
+    SplitBornAtOnce,
+    /// A split-born peer forgets what the one it replaces has promised (H9).
+    SplitForgetsVote,
+    /// A split does not look at the membership its ids were given for (H25).
+    SplitIgnoresConfVer,
+    /// Reads that a split finds waiting are served from the range as it was.
+    ReadsAcrossSplit,
+    /// A snapshot is taken in although another region holds a part of its range (H18).
+    SnapshotOverLiveRegion,
+    /// What a snapshot does not cover of the region's former range is kept.
+    SnapshotLeavesRest,
+    /// The snapshot of the engine is taken before the batch is written (H46).
+    SnapshotBeforeFlush,
+    /// Installations overtake the deletion of ranges (H52).
+    InstallBeforeDeletion,
+    /// The data of a destroyed peer is kept.
+    DestroyKeepsData,
+    /// A destroyed peer leaves no tombstone.
+    TombstoneMissing,
+    /// Reads join a question that was asked before they came (H37).
+    ReadIndexJoined,
+    /// Reads that want a quorum asked are served without.
+    QuorumUnasked,
+    /// The lease outlives the order to hand over (H38).
+    LeaseOverTransfer,
+    /// The lease counts from the confirmation, not from what is confirmed.
+    LeaseFromConfirmation,
+    /// Callers of admin commands are answered before the store has done its part (H58).
+    AdminAnsweredEarly,
+    /// Reads that wait are forgotten when their peer goes (H28).
+    ReadersForgotten,
+    /// Whoever waits for split ids is forgotten when PD gives none (H28).
+    SplitAskForgotten,
+    /// Learners count as voters after a start.
+    LearnersCount,
+    /// The vote of a peer without data is not written (H9).
+    EarlyVoteForgotten,
+    /// The checksums of entries that arrive are not looked at (D21).
+    EntriesUnchecked,
+    /// Proofs count as they come, whatever replaced what they prove (R35).
+    ProofsAsTheyCome,
 }
 
 /// A place in the core that a test may want to stop at, slow down or fail in.

@@ -14,8 +14,8 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use raftstore_core::{Event, ReplyId};
 use raftstore_proto::{
-    Body, Cf, Command, Epoch, Header, Operation, OperationResponse, Peer, Region, RegionError,
-    RegionId, Response, ResponseBody, StoreId,
+    AdminResponse, Body, Cf, Command, Epoch, Header, Operation, OperationResponse, Peer, Region,
+    RegionError, RegionId, Response, ResponseBody, StoreId,
 };
 
 use self::routes::{Route, Routes};
@@ -379,6 +379,10 @@ impl World {
         if let Err(fault) = self.answers.answered(reply, store, life) {
             return self.fail(Violation::new("every answer exactly once", fault.to_string()));
         }
+        if let Ok(ResponseBody::Admin(done)) = &response.body {
+            let checked = self.check_done(store, done);
+            self.require(checked);
+        }
         let outcome = response.body.as_ref().err();
         match outcome {
             None => self.transcript.event(self.now, store, 0, format_args!("answers {reply}: ok")),
@@ -395,6 +399,28 @@ impl World {
             call.reply = None;
             self.finish(number, response);
         }
+    }
+
+    /// Whether a store that says it has changed a region knows the region so (H58).
+    fn check_done(&self, store: u64, done: &AdminResponse) -> Result<(), Violation> {
+        let changed = match done {
+            AdminResponse::ChangePeer(region) => std::slice::from_ref(region),
+            AdminResponse::Split(regions) => regions,
+            _ => &[],
+        };
+        for region in changed {
+            let known = self.peer_status(store, region.id.get()).map(|status| status.region);
+            if let Some(known) = known
+                && known.is_initialized()
+                && known.epoch.is_stale_against(&region.epoch)
+            {
+                return Err(Violation::new(
+                    "a change is done when it is answered",
+                    format!("store {store} answers {region:?} and knows {known:?}"),
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// A store died before it answered.

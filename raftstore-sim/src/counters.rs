@@ -134,6 +134,8 @@ sometimes! {
     SnapshotsUnderWay = "snapshots refused because one is under way";
     /// Entries came for a peer that could not take them.
     Backpressure = "messages refused for want of room";
+    /// An entry was changed on the way.
+    EntriesDamaged = "entries damaged on the way";
     /// Bytes of a region snapshot were changed on the way.
     SnapshotsDamaged = "region snapshots damaged on the way";
     /// PD said something twice.

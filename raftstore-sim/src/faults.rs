@@ -154,8 +154,7 @@ impl World {
             }
             FaultKind::CleanStop => {
                 if let Some(store) = self.random_up() {
-                    self.stop_store(store);
-                    self.restart_later(store);
+                    self.begin_stop(store, true);
                 }
             }
             FaultKind::Disk => {
@@ -280,7 +279,11 @@ impl World {
         if regions.is_empty() {
             return None;
         }
-        let region = *self.fault_rng.pick(&regions);
+        // The youngest region has the most to lose.
+        let region = match regions.last() {
+            Some(youngest) if self.fault_rng.chance(200) => *youngest,
+            _ => *self.fault_rng.pick(&regions),
+        };
         let store = self.leader_store(region)?;
         let status = self.peer_status(store, region)?;
         Some((store, status.region, status.peer))

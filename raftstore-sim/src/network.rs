@@ -28,6 +28,8 @@ pub struct Weather {
     pub very_late: u32,
     /// How long a message takes, on average, beyond the least.
     pub mean_delay: Nanos,
+    /// A bit of an entry changes on its way, of those that carry entries.
+    pub entry_damage: u32,
     /// A region snapshot fails on its way.
     pub snapshot_loss: u32,
     /// Bytes of a region snapshot change, or are missing, on its way.
@@ -45,6 +47,7 @@ impl Weather {
         late: 0,
         very_late: 0,
         mean_delay: 500 * MICRO,
+        entry_damage: 0,
         snapshot_loss: 0,
         snapshot_damage: 0,
         mean_snapshot_delay: 20 * MILLI,
@@ -309,6 +312,28 @@ impl Network {
         let wire = size_bytes * 10;
         let at = now + MILLI + wire + self.rng.exponential(self.weather.mean_snapshot_delay);
         (!self.rng.chance(self.weather.snapshot_loss), at)
+    }
+
+    /// Changes an entry of a message on its way, if one is to be. Gives whether it did.
+    pub fn damage_entries(&mut self, message: &mut RaftMessage) -> bool {
+        if self.weather.entry_damage == 0
+            || message.kind() != Some(MessageKind::Append)
+            || !self.rng.chance(self.weather.entry_damage)
+        {
+            return false;
+        }
+        let entries = &mut message.raft_mut().entries;
+        let filled: Vec<usize> =
+            (0..entries.len()).filter(|at| !entries[*at].data.is_empty()).collect();
+        if filled.is_empty() {
+            return false;
+        }
+        let entry = &mut entries[*self.rng.pick(&filled)];
+        let mut data = entry.data.to_vec();
+        let at = self.rng.index(data.len());
+        data[at] ^= 1 << self.rng.below(8);
+        entry.data = data.into();
+        true
     }
 
     /// Changes the bytes of a region snapshot on its way, if it is to be. Gives whether it did.

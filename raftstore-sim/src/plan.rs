@@ -154,6 +154,8 @@ pub struct Plan {
     pub pd_schedules: bool,
     /// PD.
     pub pd_weather: PdWeather,
+    /// How long a store is down, on average.
+    pub restart_after: Nanos,
     /// Length of the phase with faults.
     pub safety: Nanos,
     /// Bug planted in the core.
@@ -188,6 +190,7 @@ impl Plan {
             },
             pd_schedules: false,
             pd_weather: PdWeather::FAIR,
+            restart_after: SECOND,
             safety: 0,
             bug: None,
         }
@@ -248,6 +251,7 @@ impl Plan {
             },
             pd_schedules: rng.chance(300),
             pd_weather: draw_pd(&mut rng),
+            restart_after: SECOND,
             safety: rng.between(8, 30) * SECOND,
             bug: None,
         }
@@ -277,23 +281,76 @@ impl Plan {
     pub fn for_bug(seed: u64, bug: Bug) -> Self {
         let mut plan = Self { bug: Some(bug), ..Self::draw(seed) };
         let mut rng = Rng::fork(seed, "bug");
+        let rates = &mut plan.faults;
+        let mut config = (*plan.config).clone();
         match bug {
             Bug::SkipLogSync | Bug::AckBeforePersist | Bug::VoteForgotten => {
-                plan.faults.crash = Some(rng.between(1, 4) * SECOND);
-                plan.faults.power_loss = 800;
-                plan.faults.blackout = Some(6 * SECOND);
+                rates.crash = Some(rng.between(1, 4) * SECOND);
+                rates.power_loss = 800;
+                rates.blackout = Some(6 * SECOND);
             }
             Bug::ApplyStateOutsideBatch
             | Bug::LogRemovedEarly
             | Bug::CommitNotRepaired
             | Bug::InstallNotRedone => {
-                plan.faults.crash = Some(rng.between(1, 3) * SECOND);
-                plan.faults.power_loss = 800;
-                plan.faults.at_step = 500;
+                rates.crash = Some(rng.between(1, 3) * SECOND);
+                rates.power_loss = 800;
+                rates.at_step = 500;
             }
-            Bug::LeaseTooLong | Bug::LeaseUnchecked | Bug::VoteRightAfterStart => {
-                plan.faults.partition = Some(rng.between(2, 5) * SECOND);
-                plan.faults.one_way = Some(rng.between(2, 5) * SECOND);
+            Bug::LeaseTooLong
+            | Bug::LeaseUnchecked
+            | Bug::QuorumUnasked
+            | Bug::LeaseFromConfirmation
+            | Bug::ReadIndexJoined => {
+                rates.partition = Some(rng.between(2, 5) * SECOND);
+                rates.one_way = Some(rng.between(1, 5) * SECOND);
+                plan.weather.late = *rng.pick(&[0, 50]);
+                plan.clocks = Clocks::PERFECT;
+            }
+            Bug::VoteRightAfterStart => {
+                // A member restarts fast, while another one has not heard of the leader for
+                // long: it is the third that makes the leader's lease.
+                plan.stores = 3;
+                plan.regions = 8;
+                rates.partition = None;
+                rates.one_way = Some(rng.between(300, 800) * MILLI);
+                rates.crash = Some(rng.between(100, 300) * MILLI);
+                rates.power_loss = 0;
+                rates.at_step = 0;
+                plan.restart_after = 30 * MILLI;
+                plan.load.reads_per_second = 40;
+                plan.load.keys = 2;
+                plan.clocks = Clocks::PERFECT;
+            }
+            Bug::LeaseOverTransfer => {
+                rates.transfer = Some(rng.between(200, 1_000) * MILLI);
+                rates.one_way = Some(rng.between(1, 5) * SECOND);
+                plan.weather.late = 20;
+                plan.clocks = Clocks::PERFECT;
+            }
+            Bug::GcWithoutPeerId => {
+                rates.churn = Some(rng.between(200, 500) * MILLI);
+                rates.one_way = Some(rng.between(1, 4) * SECOND);
+                plan.regions = 2;
+                plan.weather.duplicate = 300;
+                plan.weather.late = 100;
+            }
+            Bug::DestroyOutOfOrder => {
+                rates.churn = Some(rng.between(200, 800) * MILLI);
+                rates.crash = Some(rng.between(300, 1_000) * MILLI);
+                rates.power_loss = 1_000;
+                rates.at_step = 300;
+                plan.pace.kv_sync = 300 * MILLI;
+            }
+            Bug::ConfChangeTwice => {
+                // Replicas that apply slowly are sent snapshots of what they have yet to do.
+                rates.churn = Some(rng.between(200, 600) * MILLI);
+                rates.one_way = Some(rng.between(1, 3) * SECOND);
+                plan.regions = 2;
+                plan.pace.apply = *rng.pick(&[SECOND, 3 * SECOND]);
+                plan.weather.mean_snapshot_delay = 5 * MILLI;
+                config.raft_log_gc_threshold = 1;
+                config.raft_log_gc_count_limit = 20;
             }
             Bug::JointSkipped
             | Bug::JointHalfForgotten
@@ -305,17 +362,55 @@ impl Plan {
                 plan.pace.apply = *rng.pick(&[MILLI, 30 * MILLI]);
             }
             Bug::TombstoneIgnored
-            | Bug::GcWithoutPeerId
-            | Bug::DestroyOutOfOrder
-            | Bug::ConfChangeTwice
+            | Bug::TombstoneMissing
+            | Bug::DestroyKeepsData
             | Bug::InstallOverOldData
-            | Bug::SnapshotAckedEarly => {
-                plan.faults.churn = Some(rng.between(500, 2_000) * MILLI);
+            | Bug::InstallBeforeDeletion
+            | Bug::SnapshotAckedEarly
+            | Bug::SnapshotBeforeFlush
+            | Bug::EarlyVoteForgotten
+            | Bug::ReadersForgotten => {
+                rates.churn = Some(rng.between(500, 2_000) * MILLI);
                 plan.weather.late = 20;
                 plan.weather.duplicate = 20;
             }
+            Bug::LearnersCount => {
+                rates.churn = Some(rng.between(500, 2_000) * MILLI);
+                rates.crash = Some(rng.between(1, 3) * SECOND);
+            }
+            Bug::SplitIgnoresRecords
+            | Bug::SkippedPartRegistered
+            | Bug::LeftoversKept
+            | Bug::SplitForgetsVote
+            | Bug::SplitIgnoresConfVer
+            | Bug::SnapshotOverLiveRegion
+            | Bug::SnapshotLeavesRest => {
+                // Replicas that come late to the split of a region whose members change.
+                rates.split = Some(rng.between(500, 2_000) * MILLI);
+                rates.churn = Some(rng.between(300, 1_500) * MILLI);
+                rates.one_way = Some(rng.between(1, 4) * SECOND);
+                plan.pace.apply = *rng.pick(&[MILLI, 300 * MILLI, SECOND]);
+            }
+            Bug::SplitBornAtOnce | Bug::SplitAskForgotten => {
+                rates.split = Some(rng.between(500, 1_500) * MILLI);
+                rates.crash = Some(rng.between(1, 3) * SECOND);
+                rates.power_loss = 900;
+                rates.pd_absence = Some(4 * SECOND);
+            }
+            Bug::LeaseOverSplit | Bug::ReadsAcrossSplit | Bug::ApplyIgnoresEpoch => {
+                rates.split = Some(rng.between(300, 1_000) * MILLI);
+                plan.pace.apply = *rng.pick(&[30 * MILLI, 300 * MILLI, SECOND]);
+                plan.clocks = Clocks::PERFECT;
+            }
+            Bug::EntriesUnchecked => plan.weather.entry_damage = 20,
+            Bug::ProofsAsTheyCome => {
+                plan.pace.write = *rng.pick(&[100 * MILLI, 500 * MILLI]);
+                rates.transfer = Some(rng.between(300, 1_500) * MILLI);
+                rates.partition = Some(rng.between(2, 5) * SECOND);
+            }
             _ => {}
         }
+        plan.config = Arc::new(config);
         plan
     }
 }
@@ -375,7 +470,7 @@ fn draw_config(config: &mut Config, rng: &mut Rng) {
 fn draw_weather(rng: &mut Rng) -> Weather {
     let mut weather = Weather {
         mean_delay: *rng.pick(&[200 * MICRO, 500 * MICRO, 5 * MILLI, 40 * MILLI]),
-        mean_snapshot_delay: *rng.pick(&[5 * MILLI, 100 * MILLI, SECOND]),
+        mean_snapshot_delay: *rng.pick(&[5 * MILLI, 100 * MILLI, SECOND, 4 * SECOND]),
         ..Weather::FAIR
     };
     if rng.chance(400) {
@@ -395,6 +490,9 @@ fn draw_weather(rng: &mut Rng) -> Weather {
     }
     if rng.chance(300) {
         weather.snapshot_loss = *rng.pick(&[100, 500]);
+    }
+    if rng.chance(150) {
+        weather.entry_damage = *rng.pick(&[5, 50]);
     }
     if rng.chance(200) {
         weather.snapshot_damage = *rng.pick(&[100, 400]);

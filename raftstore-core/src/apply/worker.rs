@@ -251,7 +251,12 @@ impl<K: KvEngine, H: Hooks> ApplyWorker<K, H> {
                 self.flush(meta)?;
             }
             let Some(applier) = self.appliers.get_mut(&region) else { break };
-            let births = StoreBirths { kv: &self.kv, meta, failure: Cell::new(None) };
+            let births = StoreBirths {
+                kv: &self.kv,
+                meta,
+                blind: self.hooks.planted(Bug::SplitIgnoresRecords),
+                failure: Cell::new(None),
+            };
             let env = Env { hooks: &self.hooks, births: &births };
             let step = applier.apply(entry, &mut self.pending, &env)?;
             if let Some(failure) = births.failure.take() {
@@ -329,7 +334,9 @@ impl<K: KvEngine, H: Hooks> ApplyWorker<K, H> {
             return Ok(());
         }
         // The snapshot must show what the apply state says, in both directions (H46).
-        self.flush(meta)?;
+        if !self.hooks.planted(Bug::SnapshotBeforeFlush) {
+            self.flush(meta)?;
+        }
         let Some(applier) = self.appliers.get(&region).filter(|applier| applier.is_running())
         else {
             return Ok(());
@@ -406,6 +413,8 @@ impl<K: KvEngine, H: Hooks> ApplyWorker<K, H> {
 struct StoreBirths<'a, K> {
     kv: &'a K,
     meta: &'a StoreMeta,
+    /// Looks in memory only: a planted bug.
+    blind: bool,
     /// The engine has failed: nothing that was decided since may be written.
     failure: Cell<Option<FatalError>>,
 }
@@ -415,6 +424,9 @@ impl<K: KvEngine> Births for StoreBirths<'_, K> {
         // Memory first: what it has forgotten since is on disk by now.
         if !self.meta.claim_split(region, peer) {
             return false;
+        }
+        if self.blind {
+            return true;
         }
         for key in [keys::region_state_key(region), keys::quarantine_key(region)] {
             match self.kv.get(Cf::Raft, &key) {

@@ -64,6 +64,12 @@ impl<R: RaftEngine> Peer<R> {
             self.forget_snapshot_making(ctx);
         }
         self.renew_from_commit(ctx);
+        if ctx.hooks.planted(Bug::LeaseFromConfirmation)
+            && self.is_leader()
+            && !collected.committed.is_empty()
+        {
+            self.renew_lease(ctx.now);
+        }
         for state in std::mem::take(&mut collected.read_states) {
             self.on_read_state(&state.request_ctx, state.index);
         }
@@ -126,7 +132,8 @@ impl<R: RaftEngine> Peer<R> {
         round: &mut Round<K, R>,
     ) {
         let mut local = self.group.storage().local_state(self.replica.id);
-        if ctx.hooks.planted(Bug::VoteForgotten) {
+        let early = !self.is_initialized() && ctx.hooks.planted(Bug::EarlyVoteForgotten);
+        if early || ctx.hooks.planted(Bug::VoteForgotten) {
             local.hard_state.vote = 0;
         }
         round.log.put_raft_state(self.region_id(), &local);

@@ -162,9 +162,12 @@ impl<R: RaftEngine> Peer<R> {
                 peer.role = if votes { PeerRole::Voter } else { PeerRole::Learner };
             }
         }
+        if ctx.hooks.planted(Bug::LearnersCount) {
+            known.to_mut().peers.iter_mut().for_each(|peer| peer.role = PeerRole::Voter);
+        }
         let storage =
             PeerStorage::new(ctx.raft.clone(), &known, &local, applied.truncated, last_term);
-        let group = RaftGroup::new(
+        let mut group = RaftGroup::new(
             &ctx.config,
             storage,
             region.id,
@@ -176,6 +179,10 @@ impl<R: RaftEngine> Peer<R> {
         if ctx.hooks.planted(Bug::LeaseTooLong) {
             max_lease *= 3;
         }
+        if ctx.hooks.planted(Bug::ProofsAsTheyCome) {
+            group.take_proofs_as_they_come();
+        }
+        let splits = OpenSplits::new(ctx.hooks.planted(Bug::LeaseOverSplit));
         Ok(Self {
             view: ctx.views.open(region.id),
             region: Arc::new(region),
@@ -209,7 +216,7 @@ impl<R: RaftEngine> Peer<R> {
             stored_first: applied.truncated.index + 1,
             log_bytes: 0,
             hard_state_dirty: false,
-            splits: OpenSplits::default(),
+            splits,
             asks: Vec::new(),
             last_ask: 0,
             born_by: None,
@@ -465,7 +472,7 @@ impl<R: RaftEngine> Peer<R> {
             {
                 assert_eq!(first.index, message.index + 1, "append with a hole (R38)");
             }
-            if kind == MessageType::MsgTimeoutNow {
+            if kind == MessageType::MsgTimeoutNow && !ctx.hooks.planted(Bug::LeaseOverTransfer) {
                 self.withdraw_view();
                 self.lease.suspend();
             }
@@ -523,7 +530,11 @@ impl<R: RaftEngine> Peer<R> {
     ) {
         let term = self.term();
         let proposals = std::mem::take(&mut self.proposals).into_iter().map(|p| p.reply);
-        let reads = self.reads.take_all().into_iter().map(|(reply, _)| reply);
+        let mut waiting = self.reads.take_all();
+        if ctx.hooks.planted(Bug::ReadersForgotten) {
+            waiting.clear();
+        }
+        let reads = waiting.into_iter().map(|(reply, _)| reply);
         let asks = std::mem::take(&mut self.asks).into_iter().filter_map(|ask| ask.reply);
         for reply in proposals.chain(reads).chain(asks) {
             ctx.refuse(reply, term, error.clone());

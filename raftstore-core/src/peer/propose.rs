@@ -14,7 +14,7 @@ use super::{
 use crate::{
     FatalError, ReplyId,
     apply::Proposal,
-    command::check_epoch,
+    command::{check_epoch, is_blind_split},
     context::Context,
     hooks::{Bug, Hooks},
 };
@@ -71,7 +71,15 @@ impl<R: RaftEngine> Peer<R> {
         command: Command,
     ) -> Result<(), FatalError> {
         let asked = command.header.epoch;
-        let outcome = match self.validate(&command.header, &command.body) {
+        let checked = match self.validate(&command.header, &command.body) {
+            Err(RegionError::EpochNotMatch { .. })
+                if is_blind_split(&command.header, &command.body, self.region(), &ctx.hooks) =>
+            {
+                Ok(())
+            }
+            checked => checked,
+        };
+        let outcome = match checked {
             Ok(()) => self.dispatch(ctx, reply, command)?,
             Err(error) => Err(error),
         };

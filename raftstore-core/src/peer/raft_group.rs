@@ -84,6 +84,8 @@ pub(crate) struct RaftGroup<R: RaftEngine> {
     withhold_until: u64,
     /// Proofs that were held back since this was last asked.
     withheld: u64,
+    /// No proof is held back: a planted bug.
+    never_withholds: bool,
     /// A snapshot's ready was fetched and is not yet installed.
     taking_snapshot: bool,
     /// Whatever is collected next is written, even if raft would not ask for it.
@@ -143,6 +145,7 @@ impl<R: RaftEngine> RaftGroup<R> {
             in_flight: VecDeque::new(),
             withhold_until: 0,
             withheld: 0,
+            never_withholds: false,
             taking_snapshot: false,
             write_due: false,
             eager_commit: false,
@@ -475,7 +478,7 @@ impl<R: RaftEngine> RaftGroup<R> {
             return Vec::new();
         };
         let number = last.number;
-        if number < self.withhold_until {
+        if number < self.withhold_until && !self.never_withholds {
             self.withheld += 1;
             return Vec::new();
         }
@@ -499,6 +502,10 @@ impl<R: RaftEngine> RaftGroup<R> {
     /// How many proofs were held back since the last call (R35).
     pub(crate) const fn take_withheld(&mut self) -> u64 {
         std::mem::replace(&mut self.withheld, 0)
+    }
+
+    pub(crate) const fn take_proofs_as_they_come(&mut self) {
+        self.never_withholds = true;
     }
 
     /// The snapshot taken in is durable in raft's eyes; its data is being installed.

@@ -57,7 +57,9 @@ impl<R: RaftEngine> Peer<R> {
         let leased = self.lease.covers(ctx.now) || ctx.hooks.planted(Bug::LeaseUnchecked);
         let split_ahead = self.has_committed_split();
         ctx.metrics.reads_behind_split += u64::from(split_ahead);
-        !header.read_quorum && leased && !split_ahead && self.is_leader() && self.applied_own_term()
+        let unasked = header.read_quorum && ctx.hooks.planted(Bug::QuorumUnasked);
+        let allowed = unasked || (!header.read_quorum && leased && !split_ahead);
+        allowed && self.is_leader() && self.applied_own_term()
     }
 
     /// Answers one command of a batch of reads, from the batch's one moment; `None` if a
@@ -118,6 +120,14 @@ impl<R: RaftEngine> Peer<R> {
             Body::Operations(operations) => operations.as_slice(),
             Body::Admin(_) | Body::Status(_) => &[],
         };
+        if ctx.hooks.planted(Bug::ReadsAcrossSplit) {
+            let failed = FatalError::engine("reading", Some(self.region_id()));
+            let mut all = self.region().clone();
+            (all.start_key, all.end_key) = Default::default();
+            let response = execute_reads(&ctx.kv, &all, operations, self.term()).map_err(failed)?;
+            ctx.answer(reply, response);
+            return Ok(());
+        }
         let is_snap = operations.contains(&Operation::Snap);
         // Several keys are read as of one moment, and who asks for a snapshot gets the
         // engine's together with the region's bounds: taken later, it could show a range
@@ -183,6 +193,9 @@ impl<R: RaftEngine> Peer<R> {
         }
         let waiting = self.reads.take_unasked();
         if waiting.is_empty() {
+            return;
+        }
+        if ctx.hooks.planted(Bug::ReadIndexJoined) && self.reads.join(&waiting) {
             return;
         }
         let id = self.next_read;

@@ -40,6 +40,18 @@ impl ReadQueue {
         std::mem::take(&mut self.unasked)
     }
 
+    /// Has reads wait for the confirmation of a question asked before they came. Gives
+    /// whether there is one. For a planted bug.
+    pub(crate) fn join(&mut self, reads: &[(ReplyId, Command)]) -> bool {
+        match self.reads.back_mut().filter(|read| read.index.is_none()) {
+            Some(last) => {
+                last.waiting.extend_from_slice(reads);
+                true
+            }
+            None => false,
+        }
+    }
+
     pub(crate) fn push(&mut self, read: PendingRead) {
         self.reads.push_back(read);
     }

@@ -15,7 +15,7 @@ use crate::{
     FatalError, PdRequest, ReplyId,
     command::{check_cuts, check_epoch, check_split},
     context::Context,
-    hooks::Hooks,
+    hooks::{Bug, Hooks},
 };
 
 /// Questions for split ids of one region that may wait for PD.
@@ -26,9 +26,17 @@ const SIBLINGS_MAX: usize = 64;
 /// Indexes of entries that cut the region and are not applied, ascending; those on their
 /// way to the disk too (W1).
 #[derive(Debug, Default)]
-pub(super) struct OpenSplits(VecDeque<u64>);
+pub(super) struct OpenSplits {
+    indexes: VecDeque<u64>,
+    /// Nobody is told of them: a planted bug.
+    hidden: bool,
+}
 
 impl OpenSplits {
+    pub(super) const fn new(hidden: bool) -> Self {
+        Self { indexes: VecDeque::new(), hidden }
+    }
+
     /// Entries were staged: from the first index on they replace what was there.
     pub(super) fn staged<'a>(
         &mut self,
@@ -36,29 +44,29 @@ impl OpenSplits {
     ) {
         for (place, entry) in entries.into_iter().enumerate() {
             if place == 0 {
-                self.0.retain(|index| *index < entry.index());
+                self.indexes.retain(|index| *index < entry.index());
             }
             if entry.flags().split {
-                self.0.push_back(entry.index());
+                self.indexes.push_back(entry.index());
             }
         }
     }
 
     /// Everything up to `index` is applied, or replaced by a snapshot.
     pub(super) fn applied(&mut self, index: u64) {
-        while self.0.front().is_some_and(|first| *first <= index) {
-            self.0.pop_front();
+        while self.indexes.front().is_some_and(|first| *first <= index) {
+            self.indexes.pop_front();
         }
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.indexes.is_empty()
     }
 
     /// Whether one of them is committed, in raft's own eyes: the commit index can leave with
     /// the next message although this peer has not been handed the entry.
     pub(super) fn any_committed(&self, committed: u64) -> bool {
-        self.0.front().is_some_and(|first| *first <= committed)
+        !self.hidden && self.indexes.front().is_some_and(|first| *first <= committed)
     }
 }
 
@@ -110,7 +118,7 @@ impl<R: RaftEngine> Peer<R> {
                 }
             }
             for entry in entries.iter().filter(|entry| entry.flags().split) {
-                self.splits.0.push_back(entry.index());
+                self.splits.indexes.push_back(entry.index());
             }
             next += entries.len() as u64;
         }
@@ -185,7 +193,9 @@ impl<R: RaftEngine> Peer<R> {
         };
         let SplitAsk { reply, epoch, keys, .. } = self.asks.remove(at);
         let Some(ids) = ids.filter(|ids| ids.len() == keys.len()) else {
-            if let Some(reply) = reply {
+            if let Some(reply) = reply
+                && !ctx.hooks.planted(Bug::SplitAskForgotten)
+            {
                 ctx.refuse(reply, self.term(), RegionError::PlacementUnavailable);
             }
             tracing::debug!(region = %self.region_id(), "no ids for a split");
@@ -252,6 +262,9 @@ impl<R: RaftEngine> Peer<R> {
         &mut self,
         ctx: &mut Context<K, R, H>,
     ) {
+        if ctx.hooks.planted(Bug::ReadsAcrossSplit) {
+            return;
+        }
         let term = self.term();
         for (reply, command) in self.reads.take_all() {
             let error = check_epoch(&command.header, &command.body, self.region())
@@ -271,8 +284,12 @@ impl<R: RaftEngine> Peer<R> {
         kv_number: u64,
         campaign: bool,
     ) {
-        self.born_by = Some(kv_number);
-        self.group.hold_until_first_write();
+        if ctx.hooks.planted(Bug::SplitBornAtOnce) {
+            self.born_by = Some(0);
+        } else {
+            self.born_by = Some(kv_number);
+            self.group.hold_until_first_write();
+        }
         ctx.metrics.parked_writes += 1;
         ctx.visit_when_durable(self.region_id(), kv_number);
         ctx.want_kv_durable(kv_number);

@@ -172,11 +172,19 @@ impl<K: KvEngine, H: Hooks> RegionWorker<K, H> {
             SliceOutcome { done: std::mem::take(&mut self.cancelled), ..SliceOutcome::default() };
         if let Some(install) = self.installing.take() {
             self.go_on(install, numbers, &mut slice)?;
-        } else if let Some(job) = self.waiting.pop_front() {
+        } else if let Some(job) = self.next_job() {
             self.begin(job, numbers, &mut slice)?;
         }
         slice.idle = self.is_idle();
         Ok(slice)
+    }
+
+    fn next_job(&mut self) -> Option<Job> {
+        if self.hooks.planted(Bug::InstallBeforeDeletion) {
+            let install = self.waiting.iter().position(|job| matches!(job, Job::Install(_)));
+            return self.waiting.remove(install.unwrap_or(0));
+        }
+        self.waiting.pop_front()
     }
 
     /// An attempt that has ended already has told so, and is not told again.

@@ -135,18 +135,24 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
                     batch.delete(Cf::Raft, &keys::apply_state_key(*region));
                     batch.delete(Cf::Raft, &keys::snapshot_raft_state_key(*region));
                     batch.delete(Cf::Raft, &keys::quarantine_key(*region));
-                    batch.put(
-                        Cf::Raft,
-                        &keys::region_state_key(*region),
-                        &wire::record::encode_region_state(*region, &state),
-                    );
+                    if self.ctx.hooks.planted(Bug::TombstoneMissing) {
+                        batch.delete(Cf::Raft, &keys::region_state_key(*region));
+                    } else {
+                        batch.put(
+                            Cf::Raft,
+                            &keys::region_state_key(*region),
+                            &wire::record::encode_region_state(*region, &state),
+                        );
+                    }
                     if out_of_order {
                         round.log.clear_region(*region);
                     }
                     gone.stage = DestroyStage::KvRound(round.number);
                 }
                 DestroyStage::KvWait(number) if number <= self.ctx.kv_durable => {
-                    if let Some((start, end)) = gone.range.take() {
+                    if let Some((start, end)) = gone.range.take()
+                        && !self.ctx.hooks.planted(Bug::DestroyKeepsData)
+                    {
                         self.ctx.effects.tasks.push(Task::DeleteRange {
                             start,
                             end,

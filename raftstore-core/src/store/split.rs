@@ -15,7 +15,7 @@ use super::{Store, start};
 use crate::{
     Event, FatalError, PdRequest, ReplyId, SplitBorn, Task,
     apply::SplitPart,
-    hooks::{Hooks, Point},
+    hooks::{Bug, Hooks, Point},
     keys::{
         self, RAFT_INIT_LOG_INDEX, RAFT_INIT_LOG_TERM, completed_local_state, initial_apply_state,
         initial_local_state,
@@ -141,7 +141,11 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
         let regions = |parts: &[&SplitPart]| -> Vec<Region> {
             parts.iter().map(|part| part.region.clone()).collect()
         };
-        ctx.meta.split(&derived, &regions(&born), &regions(&skipped));
+        let mut registered = regions(&born);
+        if ctx.hooks.planted(Bug::SkippedPartRegistered) {
+            registered.append(&mut regions(&skipped));
+        }
+        ctx.meta.split(&derived, &registered, &regions(&skipped));
         peer.refuse_reads_before_split(ctx);
         peer.size.forget();
         ctx.split_candidates.insert(id);
@@ -158,6 +162,10 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
             tracing::info!(parent = %id, region = %region.id, "split-born region is not for here");
             ctx.metrics.split_skipped += 1;
             ctx.want_kv_durable(kv_number);
+            if ctx.hooks.planted(Bug::LeftoversKept) {
+                ctx.meta.leftover_removed(region.id);
+                continue;
+            }
             self.leftovers.push(Leftover { region: region.clone(), kv_number });
         }
         for SplitPart { region, .. } in born {
@@ -201,6 +209,11 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
                 // A later incarnation's vote would have refused the birth (W2).
                 _ => initial_local_state(replica.id),
             }
+        };
+        let local = if self.ctx.hooks.planted(Bug::SplitForgetsVote) {
+            initial_local_state(replica.id)
+        } else {
+            local
         };
         let birth = Birth {
             region,

@@ -6,7 +6,7 @@ use std::{
     process::ExitCode,
     sync::{
         Mutex,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Instant,
 };
@@ -65,18 +65,18 @@ enum Task {
         #[arg(long)]
         tail: Option<usize>,
     },
-    /// Plant bugs in the core and count the seeds until each is found.
+    /// Plant bugs in the core and count the seeds until each is found. Fails if one is not.
     Planted {
         /// Only this one.
         #[arg(long)]
         bug: Option<String>,
         /// Most seeds per bug.
-        #[arg(long, default_value_t = 2_000)]
-        seeds: u64,
+        #[arg(long, default_value_t = 5_000)]
+        limit: u64,
         /// The first seed.
         #[arg(long, default_value_t = 0)]
         from: u64,
-        /// Threads.
+        /// Threads; each looks for one bug at a time.
         #[arg(long, default_value_t = 2)]
         jobs: u64,
     },
@@ -98,7 +98,7 @@ fn main() -> ExitCode {
             run_seeds(from, seeds, &how)
         }
         Task::Replay { seed, bug, tail } => replay(seed, bug.as_deref(), tail),
-        Task::Planted { bug, seeds, from, jobs } => planted(bug.as_deref(), from, seeds, jobs),
+        Task::Planted { bug, limit, from, jobs } => planted(bug.as_deref(), from, limit, jobs),
         Task::Bench { runs } => bench(runs),
     };
     match result {
@@ -299,52 +299,48 @@ fn unknown_bug(name: &str) -> std::io::Result<bool> {
     Ok(false)
 }
 
-fn planted(only: Option<&str>, from: u64, seeds: u64, jobs: u64) -> std::io::Result<bool> {
+fn planted(only: Option<&str>, from: u64, limit: u64, jobs: u64) -> std::io::Result<bool> {
     if let Some(name) = only
         && bug_named(name).is_none()
     {
         return unknown_bug(name);
     }
-    let mut all_found = true;
+    let bugs: Vec<(Bug, &str)> =
+        BUGS.iter().copied().filter(|(_, name)| only.is_none_or(|only| only == *name)).collect();
     writeln!(out(), "{:<28} {:>6}  found by", "bug", "seeds")?;
-    for (bug, name) in BUGS {
-        if only.is_some_and(|only| only != *name) {
-            continue;
+    let (next, missed) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..jobs.max(1) {
+            scope.spawn(|| {
+                while let Some((bug, name)) = bugs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let found = first_failure(*bug, from, limit);
+                    missed.fetch_add(usize::from(found.is_none()), Ordering::Relaxed);
+                    // The verdict is in the exit code even if nobody reads the table.
+                    let _ = tell(name, found.as_ref(), from, limit);
+                }
+            });
         }
-        let found = first_failure(*bug, from, seeds, jobs);
-        let mut out = out();
-        match &found {
-            Some((needed, outcome)) => {
-                let what =
-                    outcome.violation.as_ref().map_or("", |(_, violation)| violation.invariant);
-                writeln!(out, "{name:<28} {needed:>6}  {what} (seed {})", outcome.seed)?;
-            }
-            None => {
-                writeln!(out, "{name:<28} {:>6}  NOT FOUND in {seeds} seeds", "-")?;
-                all_found = false;
-            }
-        }
-    }
-    Ok(all_found)
+    });
+    let missed = missed.into_inner();
+    writeln!(out(), "{} of {} bugs found", bugs.len() - missed, bugs.len())?;
+    Ok(missed == 0)
 }
 
-/// The smallest seed that finds the bug, and how many were needed.
-fn first_failure(bug: Bug, from: u64, seeds: u64, jobs: u64) -> Option<(u64, Outcome)> {
-    let first: Mutex<Option<Outcome>> = Mutex::new(None);
-    let make = |seed| run(Plan::for_bug(seed, bug), Transcript::default());
-    in_parallel(from, seeds, jobs, make, |outcome| {
-        if outcome.violation.is_none() {
-            return true;
-        }
-        if let Ok(mut first) = first.lock()
-            && first.as_ref().is_none_or(|known| outcome.seed < known.seed)
-        {
-            *first = Some(outcome);
-        }
-        false
-    });
-    let outcome = first.into_inner().ok().flatten()?;
-    Some((outcome.seed - from + 1, outcome))
+fn tell(name: &str, found: Option<&Outcome>, from: u64, limit: u64) -> std::io::Result<()> {
+    let mut out = out();
+    let Some(outcome) = found else {
+        return writeln!(out, "{name:<28} {:>6}  NOT FOUND in {limit} seeds", "-");
+    };
+    let what = outcome.violation.as_ref().map_or("", |(_, violation)| violation.invariant);
+    let needed = outcome.seed - from + 1;
+    writeln!(out, "{name:<28} {needed:>6}  {what} (seed {})", outcome.seed)
+}
+
+/// The run of the first seed that finds the bug.
+fn first_failure(bug: Bug, from: u64, limit: u64) -> Option<Outcome> {
+    (from..from + limit)
+        .map(|seed| run(Plan::for_bug(seed, bug), Transcript::default()))
+        .find(|outcome| outcome.violation.is_some())
 }
 
 fn bench(runs: u64) -> std::io::Result<bool> {

@@ -1,5 +1,5 @@
 //! What a peer acknowledges is in its log (Raft dissertation 10.2.1: "before responding
-//! to RPCs"; raft fact R22).
+//! to RPCs"; raft fact R22), and of a snapshot, in its data (hazard H43).
 
 use engine_traits::RaftEngine;
 use engine_traits::mem::MemRaftLog;
@@ -39,5 +39,21 @@ pub fn check_ack(
             raft.index,
             region_id(region.get())
         ),
+    ))
+}
+
+/// Looks at a message that leaves `store` while a snapshot up to `index` is being installed
+/// there.
+///
+/// # Errors
+/// If it acknowledges the snapshot.
+pub fn check_snapshot_ack(store: u64, message: &RaftMessage, index: u64) -> Result<(), Violation> {
+    let raft = message.raft();
+    if raft.reject || raft.index < index {
+        return Ok(());
+    }
+    Err(Violation::new(
+        "a snapshot is acknowledged once it is installed",
+        format!("store {store}: peer {} acknowledges index {}", raft.from, raft.index),
     ))
 }

@@ -183,6 +183,12 @@ impl Ledger {
         shapes.iter().rev().find(|(from, _)| *from <= index).map(|(_, region)| region)
     }
 
+    /// The region as all its entries that were seen make it, where that is known.
+    #[must_use]
+    pub fn newest_shape(&self, region: u64) -> Option<&Region> {
+        self.regions.get(&region)?.shapes.last().map(|(_, region)| region)
+    }
+
     /// Whether entry `index` is known to change nothing about the region.
     ///
     /// # Errors

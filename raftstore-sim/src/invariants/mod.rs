@@ -22,7 +22,7 @@ mod votes;
 
 use std::fmt;
 
-pub use acks::check_ack;
+pub use acks::{check_ack, check_snapshot_ack};
 pub use apply_state::{all_rows, check_disk, logical_content};
 pub use chain::check_chain;
 pub use durable_quorum::{Members, check_durable};

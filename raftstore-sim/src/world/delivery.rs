@@ -1,14 +1,14 @@
 //! Messages on their way: out of a store, through the network, into another.
 
 use bytes::Bytes;
-use raftstore_core::Event;
+use raftstore_core::{Event, PeerPhase};
 use raftstore_proto::{MessageKind, PeerId, RaftMessage, RegionId, guard::Limits};
 use transport_traits::{SnapDirection, SnapKey, SnapStore, SnapshotStatus};
 
 use super::{NodeStep, Step, World};
 use crate::{
     counters::Sometimes,
-    invariants::{Violation, check_ack},
+    invariants::{Violation, check_ack, check_snapshot_ack},
     network::{Envelope, Fate},
     queue::{MICRO, Nanos},
 };
@@ -159,10 +159,13 @@ impl World {
 
     /// A message arrives at a store, if that is up and can be reached.
     pub(super) fn arrive(&mut self, envelope: Envelope) {
-        let Envelope { from, to, message } = envelope;
+        let Envelope { from, to, mut message } = envelope;
         if !self.network.is_open(from, to) || !self.nodes.get(&to).is_some_and(|node| node.is_up())
         {
             return;
+        }
+        if self.network.damage_entries(&mut message) {
+            self.counters.hit(Sometimes::EntriesDamaged);
         }
         // What arrives has been bytes in between; for some messages that is carried out.
         if self.steps.is_multiple_of(CODEC_EVERY) {
@@ -214,6 +217,13 @@ impl World {
         });
         let acked = check_ack(store, message, truncated, &node.disk.log);
         self.require(acked);
+        if message.kind() == Some(MessageKind::AppendResponse)
+            && let Some(status) = self.peer_status(store, region)
+            && status.phase == PeerPhase::Applying
+        {
+            let index = status.applied.truncated.index;
+            self.require(check_snapshot_ack(store, message, index));
+        }
     }
 }
 

@@ -25,7 +25,7 @@ use crate::{
     invariants::{Violation, check_disk},
     plan::TICK,
     planted::Planted,
-    queue::{MILLI, SECOND},
+    queue::MILLI,
 };
 
 impl World {
@@ -107,6 +107,7 @@ impl World {
             return;
         }
         node.cut = None;
+        node.stopping = None;
         node.disk_fault_armed = false;
         node.paused_until = 0;
         node.disk.crash(crash, &mut self.fault_rng);
@@ -124,6 +125,7 @@ impl World {
             self.reply_lost(reply);
         }
         self.checks.monotonic.store_died(store);
+        self.checks.silence.store_died(store);
         self.checks.epochs.store_died(store);
         self.checks.state_machine.store_died(store);
         let node = &self.nodes[&store];
@@ -148,7 +150,8 @@ impl World {
     /// Starts a dead store again after a while, if it is one that is.
     pub(crate) fn restart_later(&mut self, store: u64) {
         if self.nodes[&store].restarts {
-            let delay = 10 * MILLI + self.fault_rng.exponential(SECOND);
+            let mean = self.plan.restart_after;
+            let delay = 10 * MILLI + self.fault_rng.exponential(mean);
             self.after(delay, Step::Start { store });
         }
     }
@@ -166,15 +169,36 @@ impl World {
         }
     }
 
-    /// Stops a store in order: everybody who waits must be answered (H27, H28, H33).
+    /// Stops a store in order and waits until it is down. It does not come back by itself.
     pub fn stop_store(&mut self, store: u64) {
-        // Apply runs that are under way end, and their results are taken in.
-        while self.has_answers_on_the_way(store) && self.violation.is_none() {
+        self.begin_stop(store, false);
+        while self.nodes.get(&store).is_some_and(Node::is_up) && self.violation.is_none() {
             self.step();
         }
-        if !self.nodes.get(&store).is_some_and(Node::is_up) {
+    }
+
+    /// Has a store stop in order as soon as the apply runs that are under way have ended,
+    /// and start again after a while if `comes_back`.
+    pub(crate) fn begin_stop(&mut self, store: u64, comes_back: bool) {
+        let Some(node) = self.nodes.get_mut(&store).filter(|node| node.is_up()) else { return };
+        node.stopping = Some(comes_back);
+        self.go_on_stopping(store);
+    }
+
+    /// Ends a store that is to stop, unless apply runs are under way.
+    pub(super) fn go_on_stopping(&mut self, store: u64) {
+        let Some(comes_back) = self.nodes[&store].stopping else { return };
+        if self.has_answers_on_the_way(store) || self.violation.is_some() {
             return;
         }
+        self.stop_now(store);
+        if comes_back {
+            self.restart_later(store);
+        }
+    }
+
+    /// Everybody who waits must be answered (H27, H28, H33).
+    fn stop_now(&mut self, store: u64) {
         let life = self.nodes[&store].life;
         let lanes = self.nodes[&store].running.as_ref().map_or(0, |running| running.lanes.len());
         self.transcript.event(self.now, store, 0, format_args!("stops in order"));
@@ -231,6 +255,7 @@ impl World {
         self.counters.hit(Sometimes::CleanStops);
         if let Some(node) = self.nodes.get_mut(&store) {
             node.running = None;
+            node.stopping = None;
             node.cut = None;
             node.disk_fault_armed = false;
             node.disk.crash(Crash::Kill, &mut self.fault_rng);

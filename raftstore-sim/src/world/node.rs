@@ -136,6 +136,8 @@ pub struct Node {
     pub(crate) cut: Option<(CutPoint, Crash)>,
     /// Whether an engine failure was armed that excuses a fatal error.
     pub(crate) disk_fault_armed: bool,
+    /// It is to stop in order; whether it comes back then.
+    pub(super) stopping: Option<bool>,
     /// Nothing moves before this moment.
     pub(crate) paused_until: Nanos,
     /// Deviation of its clock from the world's, in millionths.
@@ -157,6 +159,7 @@ impl Node {
             running: None,
             cut: None,
             disk_fault_armed: false,
+            stopping: None,
             paused_until: 0,
             drift_ppm,
             clock_offset: i128::from(clock_offset),

@@ -78,6 +78,9 @@ impl World {
         for gone in before.iter().filter(|peer| !now.iter().any(|other| same(other, peer))) {
             self.counters.hit(Sometimes::PeersDestroyed);
             let SeenPeer { region, peer, .. } = *gone;
+            let shape = self.checks.ledger.newest_shape(region);
+            let checked = self.checks.silence.ended(store, region, peer, shape);
+            self.require(checked);
             self.transcript.event(self.now, store, region, format_args!("peer {peer} is gone"));
         }
     }

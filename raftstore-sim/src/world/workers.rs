@@ -31,7 +31,11 @@ impl World {
     }
 
     fn start_apply(&mut self, store: u64, slot: usize) {
-        let Some(running) = self.nodes.get_mut(&store).and_then(|node| node.running.as_mut())
+        let Some(running) = self
+            .nodes
+            .get_mut(&store)
+            .filter(|node| node.stopping.is_none())
+            .and_then(|node| node.running.as_mut())
         else {
             return;
         };
@@ -96,6 +100,7 @@ impl World {
         self.queue_hashes(store, outcome.hashes);
         self.start_apply(store, slot);
         self.start_build(store);
+        self.go_on_stopping(store);
     }
 
     fn watch_apply_events(&mut self, store: u64, events: &[ApplyEvent]) {
