@@ -174,6 +174,12 @@ impl Node {
         self.running.is_some()
     }
 
+    /// Whether it is to stop in order.
+    #[must_use]
+    pub const fn is_stopping(&self) -> bool {
+        self.stopping.is_some()
+    }
+
     /// What its clock shows at `now`.
     #[must_use]
     pub fn clock(&self, now: Nanos) -> MonoTime {
