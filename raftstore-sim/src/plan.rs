@@ -346,9 +346,10 @@ impl Plan {
                 // Replicas that apply slowly are sent snapshots of what they have yet to do.
                 rates.churn = Some(rng.between(200, 600) * MILLI);
                 rates.one_way = Some(rng.between(1, 3) * SECOND);
-                plan.regions = 2;
-                plan.pace.apply = *rng.pick(&[SECOND, 3 * SECOND]);
+                plan.regions = 4;
+                plan.pace.apply = *rng.pick(&[300 * MILLI, SECOND, 3 * SECOND]);
                 plan.weather.mean_snapshot_delay = 5 * MILLI;
+                plan.weather.snapshot_loss = 0;
                 config.raft_log_gc_threshold = 1;
                 config.raft_log_gc_count_limit = 20;
             }
@@ -378,10 +379,17 @@ impl Plan {
                 rates.churn = Some(rng.between(500, 2_000) * MILLI);
                 rates.crash = Some(rng.between(1, 3) * SECOND);
             }
-            Bug::SplitIgnoresRecords
-            | Bug::SkippedPartRegistered
-            | Bug::LeftoversKept
-            | Bug::SplitForgetsVote
+            Bug::SplitIgnoresRecords | Bug::SkippedPartRegistered | Bug::LeftoversKept => {
+                // A member that comes while the region is cut is sent what was before; until
+                // that arrives, the part cut off may come to its store, and go again.
+                plan.stores = 4;
+                plan.regions = 2;
+                rates.split = Some(rng.between(300, 1_000) * MILLI);
+                rates.churn = Some(rng.between(100, 400) * MILLI);
+                plan.weather.mean_snapshot_delay = *rng.pick(&[SECOND, 3 * SECOND]);
+                plan.weather.snapshot_loss = 0;
+            }
+            Bug::SplitForgetsVote
             | Bug::SplitIgnoresConfVer
             | Bug::SnapshotOverLiveRegion
             | Bug::SnapshotLeavesRest => {
