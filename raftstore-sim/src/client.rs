@@ -7,6 +7,7 @@
 //! Clients work on *tables*: the keys that begin with one letter. Which regions hold them is
 //! for the routes to know.
 
+mod by_hand;
 mod routes;
 
 use std::collections::BTreeMap;
@@ -14,8 +15,8 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use raftstore_core::{Event, ReplyId};
 use raftstore_proto::{
-    AdminResponse, Body, Cf, Command, Epoch, Header, Operation, OperationResponse, Peer, Region,
-    RegionError, RegionId, Response, ResponseBody, StoreId,
+    AdminResponse, Body, Cf, Command, Header, Operation, OperationResponse, Peer, Region,
+    RegionError, Response, ResponseBody, StoreId,
 };
 
 use self::routes::{Route, Routes};
@@ -525,41 +526,6 @@ impl World {
             _ => {}
         }
         self.clients.routes.take_in(key, error, &mut self.clients.rng);
-    }
-
-    /// Puts a command to a store by hand. The answer is found with [`World::answer_to`].
-    pub fn ask(&mut self, store: u64, command: Command) -> Option<u64> {
-        let reply = self.put_question(store, command)?;
-        self.direct.insert(reply, None);
-        Some(reply)
-    }
-
-    /// Asks a store to cut a region. The answer is found with [`World::answer_to`].
-    pub fn ask_split(
-        &mut self,
-        store: u64,
-        region: RegionId,
-        epoch: Epoch,
-        keys: Vec<Bytes>,
-    ) -> Option<u64> {
-        let node = self.nodes.get(&store).filter(|node| node.is_up())?;
-        let reply = self.answers.ask(store, node.life, self.now);
-        self.transcript.event(
-            self.now,
-            store,
-            region.get(),
-            format_args!("asked {reply}: split at {keys:?}"),
-        );
-        self.direct.insert(reply, None);
-        let asker = Some(ReplyId(reply));
-        self.event_arrives(store, Event::SplitRegion { reply: asker, region, epoch, keys });
-        Some(reply)
-    }
-
-    /// The answer to a command put by hand, once it is there.
-    #[must_use]
-    pub fn answer_to(&self, reply: u64) -> Option<&Response> {
-        self.direct.get(&reply).and_then(Option::as_ref)
     }
 
     /// Reads every key of the history once more through a quorum. The answers are part of
