@@ -40,6 +40,7 @@ fn says(region: &Region, on: u64, leads: Option<u64>) -> PeerStatus {
         applied: ApplyState::default(),
         last_index: 7,
         persisted_index: 7,
+        hash_index: 0,
     }
 }
 

@@ -18,6 +18,7 @@ mod split;
 mod storage;
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, VecDeque},
     sync::Arc,
 };
@@ -149,22 +150,28 @@ pub(crate) struct Birth {
     pub(crate) last_term: u64,
 }
 
+/// The members as raft is told of them; a planted bug has it take some for others.
+fn known_members<'a, H: Hooks>(region: &'a Region, hooks: &H) -> Cow<'a, Region> {
+    let mut known = Cow::Borrowed(region);
+    if hooks.planted(Bug::JointHalfForgotten) {
+        for peer in &mut known.to_mut().peers {
+            let votes = peer.role.votes_after();
+            peer.role = if votes { PeerRole::Voter } else { PeerRole::Learner };
+        }
+    }
+    if hooks.planted(Bug::LearnersCount) {
+        known.to_mut().peers.iter_mut().for_each(|peer| peer.role = PeerRole::Voter);
+    }
+    known
+}
+
 impl<R: RaftEngine> Peer<R> {
     pub(crate) fn new<K: KvEngine, H: Hooks>(
         ctx: &mut Context<K, R, H>,
         birth: Birth,
     ) -> Result<Self, FatalError> {
         let Birth { region, replica, local, applied, last_term } = birth;
-        let mut known = std::borrow::Cow::Borrowed(&region);
-        if ctx.hooks.planted(Bug::JointHalfForgotten) {
-            for peer in &mut known.to_mut().peers {
-                let votes = peer.role.votes_after();
-                peer.role = if votes { PeerRole::Voter } else { PeerRole::Learner };
-            }
-        }
-        if ctx.hooks.planted(Bug::LearnersCount) {
-            known.to_mut().peers.iter_mut().for_each(|peer| peer.role = PeerRole::Voter);
-        }
+        let known = known_members(&region, &ctx.hooks);
         let storage =
             PeerStorage::new(ctx.raft.clone(), &known, &local, applied.truncated, last_term);
         let mut group = RaftGroup::new(
