@@ -16,7 +16,7 @@ use crate::sweep::{RedbFile, Sweep};
 const SNAPSHOT_BYTES_MAX: u64 = 1 << 40;
 
 /// Memory for pages of one redb file. Six of them are open in a demo of three stores.
-const CACHE_BYTES: usize = 16 << 20;
+const CACHE_BYTES: usize = 8 << 20;
 
 /// Why the disks of a store cannot be used.
 #[derive(Debug, thiserror::Error)]

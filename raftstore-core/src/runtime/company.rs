@@ -28,10 +28,12 @@ impl Company {
         self.took = took;
     }
 
-    /// How long to wait before the next sync. Half a sync is what a round that comes at any moment waits anyway.
+    /// How long to wait before the next sync: as long as the last one took. A round that
+    /// just missed it has waited for the whole of it already, and its followers answer
+    /// within that time.
     pub(super) fn wait(&self) -> Duration {
         let is_crowded = self.rounds >= 2 * AVERAGED;
-        if is_crowded { (self.took / 2).min(WAIT_MAX) } else { Duration::ZERO }
+        if is_crowded { self.took.min(WAIT_MAX) } else { Duration::ZERO }
     }
 }
 
@@ -56,7 +58,7 @@ mod tests {
         for _ in 0..20 {
             company.note(9, SYNC);
         }
-        assert_eq!(company.wait(), SYNC / 2);
+        assert_eq!(company.wait(), SYNC);
         company.note(9, Duration::from_secs(3));
         assert_eq!(company.wait(), WAIT_MAX);
         for _ in 0..40 {
