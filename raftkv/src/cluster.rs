@@ -13,18 +13,17 @@ use bytes::Bytes;
 use engine_traits::{KvEngine, LogStats, RaftEngine as _};
 use parking_lot::{Mutex, RwLock};
 use pd_client::{
-    PdClient, RegionRoute,
+    RegionRoute,
     mock::{MockPd, PdConfig},
 };
 use raftstore_core::{
     Config, PeerPhase, PeerStatus,
-    runtime::{Node, NodeOptions, PdRetry, StartError},
+    runtime::{Callback, Node, NodeOptions, PdRetry, StartError, client::Stores},
 };
 use raftstore_proto::{ClusterId, Command, RegionError, RegionId, Response, StoreId};
-use transport_traits::{ChannelConfig, ChannelHub, HubError, Transport};
+use transport_traits::{ChannelConfig, ChannelHub, HubError};
 
 use crate::{
-    client::{Answer, Stores},
     machine::{Disks, Machine, MachineError},
     recall::{Recall, RecallError},
     regions::{RegionMap, RegionView},
@@ -252,24 +251,13 @@ impl<M: Machine> Cluster<M> {
 
     fn run(&self, slot: &Slot<M>, disks: Disks<M::Kv, M::Log>) -> Result<(), ClusterError> {
         let Disks { kv, log, snaps, files, checked_files } = disks;
-        let (hub, snaps_sent) = (self.hub.clone(), Arc::clone(&snaps));
+        let address = format!("store-{}", slot.number);
+        let pd = Arc::new(self.pd.clone());
         let options = NodeOptions {
             config: self.config.clone(),
-            cluster: CLUSTER,
-            address: format!("store-{}", slot.number),
-            labels: Vec::new(),
-            kv: kv.clone(),
-            raft: log.clone(),
             snaps,
-            pd: Arc::new(self.pd.clone()) as Arc<dyn PdClient>,
             pd_retry: PdRetry::default(),
-            connect: Box::new(move |store, inbox| {
-                let transport = hub.register(store, inbox, snaps_sent)?;
-                Ok(Box::new(transport) as Box<dyn Transport>)
-            }),
-            disk: None,
-            split_policy: None,
-            on_fatal: None,
+            ..NodeOptions::new(CLUSTER, address, kv.clone(), log.clone(), pd, self.hub.connect())
         };
         let node = Node::start(options).map_err(|source| {
             let source = Box::new(source);
@@ -484,7 +472,7 @@ impl<M: Machine> Slot<M> {
 }
 
 impl<M: Machine> Stores for Cluster<M> {
-    fn send(&self, store: StoreId, command: Command, answer: Answer) {
+    fn send(&self, store: StoreId, command: Command, answer: Callback) {
         let slot = self.slots.iter().find(|slot| *slot.store.read() == Some(store));
         let handle = slot.and_then(|slot| Some(slot.running.read().as_ref()?.node.handle()));
         match handle {

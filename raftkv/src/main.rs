@@ -13,7 +13,6 @@ use tracing_subscriber::EnvFilter;
 
 use crate::demo::{DemoError, Options};
 
-mod client;
 mod cluster;
 mod demo;
 mod input;

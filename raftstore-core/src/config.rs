@@ -79,6 +79,22 @@ pub enum ConfigError {
 }
 
 impl Config {
+    /// Settings for stores that share a process, or a fast network with little between them:
+    /// time is scaled down, so that a leader is missed, and PD hears of changes, within a
+    /// second or two. On a slow disk or network they cost elections for nothing.
+    #[must_use]
+    pub fn in_process() -> Self {
+        Self {
+            raft_base_tick_interval: Duration::from_millis(100),
+            raft_store_max_leader_lease: Duration::from_millis(900),
+            raft_log_gc_tick_interval: Duration::from_secs(2),
+            max_peer_down_duration: Duration::from_secs(2),
+            pd_heartbeat_tick_interval: Duration::from_millis(500),
+            pd_store_heartbeat_tick_interval: Duration::from_millis(500),
+            ..Self::default()
+        }
+    }
+
     /// Reads a configuration and checks it.
     ///
     /// # Errors

@@ -16,12 +16,12 @@ use fail::FailScenario;
 use pd_client::mock::{MockPd, PdConfig};
 use raftstore_core::{
     Config, FatalSource,
-    runtime::{Node, NodeOptions, PdRetry},
+    runtime::{Node, NodeOptions},
 };
 use raftstore_proto::{
     Body, Cf, ClusterId, Command, Header, Operation, Peer, Region, RegionError, ResponseBody,
 };
-use transport_traits::{ChannelConfig, ChannelHub, MemSnapStore, Transport};
+use transport_traits::{ChannelConfig, ChannelHub};
 
 const CLUSTER: ClusterId = ClusterId::must(7);
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -29,7 +29,6 @@ const DEADLINE: Duration = Duration::from_secs(60);
 fn start() -> (Node<MemEngine>, MockPd) {
     let pd = MockPd::new(CLUSTER, PdConfig { max_replicas: 1, ..PdConfig::default() });
     let hub = ChannelHub::new(ChannelConfig::default()).expect("threads can be started");
-    let snaps = Arc::new(MemSnapStore::new(1 << 30));
     let config = Config {
         raft_base_tick_interval: Duration::from_millis(20),
         raft_store_max_leader_lease: Duration::from_millis(180),
@@ -37,22 +36,10 @@ fn start() -> (Node<MemEngine>, MockPd) {
         kv_sync_interval: Duration::from_millis(20),
         ..Config::default()
     };
+    let (kv, raft) = (MemEngine::new(), MemRaftLog::new());
     let options = NodeOptions {
         config,
-        cluster: CLUSTER,
-        address: "in process".to_owned(),
-        labels: Vec::new(),
-        kv: MemEngine::new(),
-        raft: MemRaftLog::new(),
-        snaps: Arc::clone(&snaps) as _,
-        pd: Arc::new(pd.clone()),
-        pd_retry: PdRetry::default(),
-        connect: Box::new(move |store, inbox| {
-            Ok(Box::new(hub.register(store, inbox, snaps)?) as Box<dyn Transport>)
-        }),
-        disk: None,
-        split_policy: None,
-        on_fatal: None,
+        ..NodeOptions::new(CLUSTER, "in process", kv, raft, Arc::new(pd.clone()), hub.connect())
     };
     (Node::start(options).expect("the node starts"), pd)
 }

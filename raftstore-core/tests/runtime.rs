@@ -31,7 +31,7 @@ use raftstore_proto::{
     Body, ClusterId, Command, Header, Operation, OperationResponse, Peer, PeerRole, Region,
     RegionError, RegionId, Response, ResponseBody, StoreId,
 };
-use transport_traits::{ChannelConfig, ChannelHub, MemSnapStore, Transport};
+use transport_traits::{ChannelConfig, ChannelHub, MemSnapStore};
 
 const CLUSTER: ClusterId = ClusterId::must(77);
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -101,24 +101,12 @@ impl Machine {
         pd: Arc<dyn PdClient>,
         config: Config,
     ) -> NodeOptions<MemEngine, MemRaftLog> {
-        let (hub, snaps) = (hub.clone(), Arc::new(self.snaps.clone()));
+        let (kv, raft) = (self.kv.clone(), self.raft.clone());
         NodeOptions {
             config,
-            cluster: CLUSTER,
-            address: "in process".to_owned(),
-            labels: Vec::new(),
-            kv: self.kv.clone(),
-            raft: self.raft.clone(),
-            snaps: Arc::clone(&snaps) as _,
-            pd,
+            snaps: Arc::new(self.snaps.clone()),
             pd_retry: PdRetry { attempts: 5, pause: Duration::from_millis(1) },
-            connect: Box::new(move |store, inbox| {
-                let transport = hub.register(store, inbox, snaps)?;
-                Ok(Box::new(transport) as Box<dyn Transport>)
-            }),
-            disk: None,
-            split_policy: None,
-            on_fatal: None,
+            ..NodeOptions::new(CLUSTER, "in process", kv, raft, pd, hub.connect())
         }
     }
 }
@@ -531,7 +519,7 @@ fn a_start_that_cannot_be_says_why() {
     pd.set_available(true);
 
     let mut options = machine.options(&hub, Arc::new(pd.clone()), config(1));
-    options.connect = Box::new(|_, _| Err("no way out".into()));
+    options.connect = Box::new(|_, _, _| Err("no way out".into()));
     let error = Node::start(options).unwrap_err();
     assert!(matches!(error, StartError::Transport(_)), "{error}");
 

@@ -14,4 +14,6 @@ pub use channel::{
 };
 pub use mem_snap::{MemSnapStore, SnapOp};
 pub use snapshot::{SnapDirection, SnapError, SnapKey, SnapReader, SnapStore, SnapWriter};
-pub use transport::{Inbox, SendError, SnapshotStatus, StoreResolver, Transport};
+pub use transport::{
+    BoxError, Connect, Inbox, SendError, SnapshotStatus, StoreResolver, Transport,
+};

@@ -1,8 +1,10 @@
 //! Sending and receiving raft messages.
 
+use std::sync::Arc;
+
 use raftstore_proto::{PeerId, RaftMessage, RegionId, StoreId};
 
-use crate::SnapKey;
+use crate::{SnapKey, SnapStore};
 
 /// Why a message was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -72,3 +74,14 @@ pub trait StoreResolver: Send + Sync + 'static {
     /// it up). Never blocks.
     fn resolve(&self, store: StoreId) -> Option<String>;
 }
+
+/// Somebody else's error.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Connects the store of this id with the others: calls for it go to the inbox, which may
+/// be called at once, and region snapshots are sent from and received into the snapshot
+/// store.
+pub type Connect = Box<
+    dyn FnOnce(StoreId, Arc<dyn Inbox>, Arc<dyn SnapStore>) -> Result<Box<dyn Transport>, BoxError>
+        + Send,
+>;

@@ -8,13 +8,8 @@ use std::{
 use bytes::Bytes;
 
 use super::{DemoError, PATIENCE, progress_bar, say, shown};
-use crate::{
-    client::{Client, Request, Ticket},
-    cluster::Cluster,
-    machine::Machine,
-    manifest::Manifest,
-    report::ReadBack,
-};
+use crate::{cluster::Cluster, machine::Machine, manifest::Manifest, report::ReadBack};
+use raftstore_core::runtime::client::{Client, Request, Ticket};
 
 /// Findings told one by one; the rest is counted.
 const TOLD: u64 = 5;

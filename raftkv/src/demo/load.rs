@@ -12,11 +12,11 @@ use indicatif::ProgressBar;
 
 use super::{DemoError, PATIENCE};
 use crate::{
-    client::{Client, Done, Request, Stores, Ticket},
     input::{Record, Records},
     manifest::Manifest,
     report::Latencies,
 };
+use raftstore_core::runtime::client::{Client, Done, Request, Stores, Ticket};
 
 /// Bytes of keys and values in flight at a time. One record more may begin below it.
 const BYTES_IN_FLIGHT: usize = 8 << 20;
@@ -92,7 +92,7 @@ struct Sent {
 
 /// What changes while a load runs.
 struct State<'a, S> {
-    client: Client<'a, S>,
+    client: Client<&'a S>,
     sent: BTreeMap<Ticket, Sent>,
     /// Keys of `sent`: two writes of one key must not overtake each other.
     keys: BTreeSet<Bytes>,

@@ -29,7 +29,6 @@ use self::{
     outage::{Cut, cut_and_restart},
 };
 use crate::{
-    client::ClientError,
     cluster::{Cluster, ClusterError, Counts},
     input::{Generator, Input, InputError},
     layout::{self, Layout, LayoutError, Settings},
@@ -38,6 +37,7 @@ use crate::{
     report::{ReadBack, Regions, Report},
     usage,
 };
+use raftstore_core::runtime::client::ClientError;
 
 /// Bytes of each value that is made up.
 const VALUE_BYTES: usize = 256;
@@ -168,9 +168,8 @@ fn generated(options: &Options, run: u64) -> Input {
     Input::Generated(Generator { count, value_bytes: VALUE_BYTES, seed, run })
 }
 
-/// The settings of the stores: those of production with time scaled down, so that an outage
-/// takes seconds, with memory for three stores in one process, and with regions of
-/// `region_bytes`.
+/// The settings of the stores: those of stores in one process, with memory for three, and
+/// with regions of `region_bytes`.
 fn config(region_bytes: u64) -> Config {
     let mib = 1 << 20;
     Config {
@@ -178,17 +177,11 @@ fn config(region_bytes: u64) -> Config {
         region_split_size: region_bytes,
         region_max_size: region_bytes + region_bytes / 2,
         region_split_check_diff: region_bytes / 8,
-        max_peer_down_duration: Duration::from_secs(2),
-        raft_base_tick_interval: Duration::from_millis(100),
-        raft_store_max_leader_lease: Duration::from_millis(900),
-        raft_log_gc_tick_interval: Duration::from_secs(2),
-        pd_heartbeat_tick_interval: Duration::from_millis(500),
-        pd_store_heartbeat_tick_interval: Duration::from_millis(500),
         entry_cache_bytes: 16 * mib,
         apply_backlog_bytes: 32 * mib,
         max_uncommitted_bytes: 32 * mib,
         max_in_flight_bytes: 32 * mib,
-        ..Config::default()
+        ..Config::in_process()
     }
 }
 

@@ -28,6 +28,7 @@
 )]
 
 mod apply_pool;
+pub mod client;
 mod clock;
 mod company;
 mod counters;
@@ -58,4 +59,4 @@ pub use hash::RangeHashResult;
 pub use node::Node;
 pub use router::{BatchResult, Callback, Reply, SnapshotResult};
 pub use snap_files::FileSnapStore;
-pub use start::{BoxError, Connect, NodeOptions, PdRetry, StartError};
+pub use start::{NodeOptions, PdRetry, StartError};

@@ -6,7 +6,9 @@ use std::{io, sync::Arc, thread, time::Duration};
 use engine_traits::{KvEngine, RaftEngine};
 use pd_client::{PdClient, StoreInfo, StoreLifecycle};
 use raftstore_proto::{ClusterId, StoreId};
-use transport_traits::{Inbox, SnapDirection, SnapError, SnapKey, SnapStore, Transport};
+use transport_traits::{
+    BoxError, Connect, Inbox, MemSnapStore, SnapDirection, SnapError, SnapKey, SnapStore,
+};
 
 use super::{
     clock::MonoClock,
@@ -31,14 +33,6 @@ use crate::{
         bootstrap::{Bootstrap, BootstrapAnswer, BootstrapError, BootstrapStep},
     },
 };
-
-/// Somebody else's error.
-pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
-
-/// Connects the store of this id, whose calls go to the inbox, with the others. The inbox
-/// may be called at once.
-pub type Connect =
-    Box<dyn FnOnce(StoreId, Arc<dyn Inbox>) -> Result<Box<dyn Transport>, BoxError> + Send>;
 
 /// How patient a start is with a PD that does not answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,6 +79,36 @@ pub struct NodeOptions<K, R> {
     pub split_policy: Option<Arc<dyn SplitPolicy>>,
     /// Told when the store must stop. [`Node::wait_fatal`] tells it too.
     pub on_fatal: Option<OnFatal>,
+}
+
+impl<K, R> NodeOptions<K, R> {
+    /// A node with the settings of production, reached at `address`, whose region snapshots
+    /// are kept in memory, 1 GiB of them: a node with more in a region than that needs a
+    /// [`FileSnapStore`](super::FileSnapStore).
+    pub fn new(
+        cluster: ClusterId,
+        address: impl Into<String>,
+        kv: K,
+        raft: R,
+        pd: Arc<dyn PdClient>,
+        connect: Connect,
+    ) -> Self {
+        Self {
+            config: Config::default(),
+            cluster,
+            address: address.into(),
+            labels: Vec::new(),
+            kv,
+            raft,
+            snaps: Arc::new(MemSnapStore::new(1 << 30)),
+            pd,
+            pd_retry: PdRetry::default(),
+            connect,
+            disk: None,
+            split_policy: None,
+            on_fatal: None,
+        }
+    }
 }
 
 impl<K, R> std::fmt::Debug for NodeOptions<K, R> {
@@ -181,7 +205,8 @@ impl<K: KvEngine> Node<K> {
         let handle =
             NodeHandle::new(store, Arc::clone(&shared), Arc::clone(&snaps), asks_inlet, reader);
         let inbox: Arc<dyn Inbox> = Arc::new(handle.clone());
-        let transport = (options.connect)(store, inbox).map_err(StartError::Transport)?;
+        let transport =
+            (options.connect)(store, inbox, Arc::clone(&snaps)).map_err(StartError::Transport)?;
         let figures =
             figures(kv.clone(), raft.clone(), Arc::clone(&snaps), config.capacity, options.disk);
         let pd_shared = Arc::clone(&shared);

@@ -27,7 +27,7 @@ use self::{
     faults::Faults,
     transfer::{Transfer, TransferQueue},
 };
-use crate::{Inbox, SendError, SnapKey, SnapStore, Transport};
+use crate::{Connect, Inbox, SendError, SnapKey, SnapStore, Transport};
 
 pub use self::faults::MessageFilter;
 
@@ -202,6 +202,13 @@ impl ChannelHub {
             hub.spawn(format!("snap-send-{number}"), move || shared.transfers.run(&shared))?;
         }
         Ok(Self { hub: Arc::new(hub) })
+    }
+
+    /// Connects a store that is about to start.
+    #[must_use]
+    pub fn connect(&self) -> Connect {
+        let hub = self.clone();
+        Box::new(move |store, inbox, snaps| Ok(Box::new(hub.register(store, inbox, snaps)?)))
     }
 
     /// Makes `store` reachable and gives the handle it sends with.

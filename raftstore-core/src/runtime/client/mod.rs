@@ -1,12 +1,15 @@
 //! A client of the cluster: finds the leader of a key's region, keeps many requests in
 //! flight, and tries again on every answer that says so until a deadline.
 //!
-//! One thread owns a [`Client`] and calls [`Client::submit`] and [`Client::next`] in turn.
-//! An attempt is followed by another only once it was answered, so that attempts of one
-//! request never overtake each other; two requests in flight may.
+//! One thread owns a [`Client`] and calls [`Client::submit`] and [`Client::next`] in turn, or
+//! [`Client::put`] and its like, which wait. An attempt is followed by another only once it
+//! was answered, so that attempts of one request never overtake each other; two requests in
+//! flight may.
+
+mod local;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     ops::Bound,
     time::{Duration, Instant},
 };
@@ -19,31 +22,47 @@ use raftstore_proto::{
     RegionError, RegionId, Response, ResponseBody, StoreId,
 };
 
-/// Takes the answer to a command, on any thread.
-pub(crate) type Answer = Box<dyn FnOnce(Response) + Send>;
+pub use local::LocalStores;
+
+use super::Callback;
 
 /// What a client needs of a cluster.
-pub(crate) trait Stores {
-    /// Hands a command to a store. `answer` is called exactly once; a store that is not
-    /// there answers [`RegionError::Stopping`].
-    fn send(&self, store: StoreId, command: Command, answer: Answer);
+pub trait Stores {
+    /// Hands a command to a store. `answer` is called exactly once, on any thread; a store
+    /// that is not there answers [`RegionError::Stopping`].
+    fn send(&self, store: StoreId, command: Command, answer: Callback);
 
     /// The region that holds `key`, as far as PD knows.
     fn locate(&self, key: &Bytes) -> Option<RegionRoute>;
 }
 
+impl<S: Stores + ?Sized> Stores for &S {
+    fn send(&self, store: StoreId, command: Command, answer: Callback) {
+        (**self).send(store, command, answer);
+    }
+
+    fn locate(&self, key: &Bytes) -> Option<RegionRoute> {
+        (**self).locate(key)
+    }
+}
+
 /// Names a request for the caller.
-pub(crate) type Ticket = u64;
+pub type Ticket = u64;
 
 /// What is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Request {
+pub enum Request {
     /// Store a value.
     Put {
         /// The key.
         key: Bytes,
         /// The value.
         value: Bytes,
+    },
+    /// Remove a value.
+    Delete {
+        /// The key.
+        key: Bytes,
     },
     /// Read a value.
     Get {
@@ -57,7 +76,7 @@ pub(crate) enum Request {
 impl Request {
     const fn key(&self) -> &Bytes {
         match self {
-            Self::Put { key, .. } | Self::Get { key, .. } => key,
+            Self::Put { key, .. } | Self::Delete { key } | Self::Get { key, .. } => key,
         }
     }
 
@@ -66,6 +85,7 @@ impl Request {
             Self::Put { key, value } => {
                 Operation::Put { cf: Cf::Default, key: key.clone(), value: value.clone() }
             }
+            Self::Delete { key } => Operation::Delete { cf: Cf::Default, key: key.clone() },
             Self::Get { key, .. } => Operation::Get { cf: Cf::Default, key: key.clone() },
         }
     }
@@ -73,7 +93,7 @@ impl Request {
 
 /// Why a request was given up.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum ClientError {
+pub enum ClientError {
     /// Trying again would not help.
     #[error("refused: {0}")]
     Refused(RegionError),
@@ -92,15 +112,15 @@ pub(crate) enum ClientError {
 
 /// A request that has ended.
 #[derive(Debug)]
-pub(crate) struct Done {
+pub struct Done {
     /// Which.
-    pub(crate) ticket: Ticket,
+    pub ticket: Ticket,
     /// From its submission to its last answer.
-    pub(crate) latency: Duration,
+    pub latency: Duration,
     /// How often it was sent.
-    pub(crate) attempts: u32,
+    pub attempts: u32,
     /// The value read, if any; always `None` for writes.
-    pub(crate) result: Result<Option<Bytes>, ClientError>,
+    pub result: Result<Option<Bytes>, ClientError>,
 }
 
 struct Pending {
@@ -130,16 +150,18 @@ struct Route {
     region: Region,
     /// Who to ask, as a position among the region's peers.
     ask: usize,
+    /// How many were asked in turn, because nobody said who leads.
+    turns: usize,
 }
 
 impl Route {
     /// A route to the region's replica on `store`, if it has one that may lead.
     fn new(region: Region, store: Option<StoreId>) -> Self {
-        let mut this = Self { region, ask: 0 };
+        let mut this = Self { region, ask: 0, turns: 0 };
         let on_store = |peer: &Peer| Some(peer.store) == store;
         this.ask = this.region.peers.iter().position(on_store).unwrap_or_default();
         if !this.can_lead() {
-            this.rotate();
+            this.go_on();
         }
         this
     }
@@ -164,14 +186,21 @@ impl Route {
         self.peer().is_some_and(|peer| peer.role != PeerRole::Learner)
     }
 
-    /// Goes on to the next peer that may lead.
-    fn rotate(&mut self) {
+    fn go_on(&mut self) {
         for _ in 0..self.region.peers.len() {
             self.ask = (self.ask + 1) % self.region.peers.len();
             if self.can_lead() {
                 return;
             }
         }
+    }
+
+    /// Goes on to the next peer that may lead. False if all of them had their turn: the
+    /// region's replicas may be others by now, which changes no version that would be told.
+    fn rotate(&mut self) -> bool {
+        self.go_on();
+        self.turns += 1;
+        self.turns < self.region.peers.iter().filter(|peer| peer.role != PeerRole::Learner).count()
     }
 }
 
@@ -218,6 +247,15 @@ impl Routes {
         self.of(key).filter(|route| route.is(asked))
     }
 
+    /// Goes on from the peer that was asked to the next, or to what PD knows by now.
+    fn turn(&mut self, key: &[u8], asked: Option<&Asked>) {
+        let Some(route) = self.taken(key, asked) else { return };
+        if !route.rotate() {
+            let start = route.region.start_key.clone();
+            self.0.remove(&start);
+        }
+    }
+
     fn forget(&mut self, key: &[u8], asked: Option<&Asked>) {
         if let Some(start) = self.taken(key, asked).map(|route| route.region.start_key.clone()) {
             self.0.remove(&start);
@@ -233,9 +271,9 @@ enum Next {
     Over(Result<Option<Bytes>, ClientError>),
 }
 
-/// A client.
-pub(crate) struct Client<'a, S> {
-    stores: &'a S,
+/// A client of the cluster behind `S`.
+pub struct Client<S> {
+    stores: S,
     routes: Routes,
     /// Requests by the number of their current attempt.
     pending: BTreeMap<u64, Pending>,
@@ -245,7 +283,18 @@ pub(crate) struct Client<'a, S> {
     sender: Sender<(u64, Response)>,
     answers: Receiver<(u64, Response)>,
     deadline: Duration,
+    /// Requests that ended while [`Client::call`] waited for another.
+    ended: VecDeque<Done>,
 }
+
+impl<S> std::fmt::Debug for Client<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").field("in_flight", &self.pending.len()).finish_non_exhaustive()
+    }
+}
+
+/// The ticket of requests that are waited for. It is above all that a caller counts up to.
+const WAITED: Ticket = Ticket::MAX;
 
 /// Wait after an answer that only says "not now".
 const BACKOFF: Duration = Duration::from_millis(10);
@@ -253,9 +302,10 @@ const BACKOFF: Duration = Duration::from_millis(10);
 /// Longest wait between two attempts.
 const BACKOFF_MAX: Duration = Duration::from_millis(200);
 
-impl<'a, S: Stores> Client<'a, S> {
+impl<S: Stores> Client<S> {
     /// A client that gives each request so much time.
-    pub(crate) fn new(stores: &'a S, deadline: Duration) -> Self {
+    #[must_use]
+    pub fn new(stores: S, deadline: Duration) -> Self {
         let (sender, answers) = crossbeam_channel::unbounded();
         Self {
             stores,
@@ -266,22 +316,72 @@ impl<'a, S: Stores> Client<'a, S> {
             sender,
             answers,
             deadline,
+            ended: VecDeque::new(),
         }
     }
 
-    /// Requests that have not ended.
-    pub(crate) fn in_flight(&self) -> usize {
-        self.pending.len()
+    /// Requests that were submitted and not yet given by [`Client::next`].
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.pending.len() + self.ended.len()
     }
 
-    /// Sends a request.
-    pub(crate) fn submit(&mut self, ticket: Ticket, request: Request) {
+    /// Stores a value and waits until it is safe.
+    ///
+    /// # Errors
+    /// See [`ClientError`]. After `TimedOut` the value may be there or not, or come later.
+    pub fn put(
+        &mut self,
+        key: impl Into<Bytes>,
+        value: impl Into<Bytes>,
+    ) -> Result<(), ClientError> {
+        self.call(Request::Put { key: key.into(), value: value.into() }).map(drop)
+    }
+
+    /// Removes a value, if there is one, and waits until that is safe.
+    ///
+    /// # Errors
+    /// As for [`Client::put`].
+    pub fn delete(&mut self, key: impl Into<Bytes>) -> Result<(), ClientError> {
+        self.call(Request::Delete { key: key.into() }).map(drop)
+    }
+
+    /// Reads the newest value, under the leader's lease or by asking a quorum.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub fn get(&mut self, key: impl Into<Bytes>) -> Result<Option<Bytes>, ClientError> {
+        self.call(Request::Get { key: key.into(), read_quorum: false })
+    }
+
+    /// Sends a request and waits for its end. Others that end meanwhile are kept for
+    /// [`Client::next`].
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub fn call(&mut self, request: Request) -> Result<Option<Bytes>, ClientError> {
+        self.submit(WAITED, request);
+        loop {
+            match self.await_end(self.deadline) {
+                Some(done) if done.ticket == WAITED => return done.result,
+                Some(done) => self.ended.push_back(done),
+                None => {}
+            }
+        }
+    }
+
+    /// Sends a request. The ticket is the caller's, below [`Ticket::MAX`].
+    pub fn submit(&mut self, ticket: Ticket, request: Request) {
         let submitted = Instant::now();
         self.attempt(Pending { ticket, request, submitted, attempts: 0, asked: None, last: None });
     }
 
     /// Waits until a request has ended, `timeout` at most.
-    pub(crate) fn next(&mut self, timeout: Duration) -> Option<Done> {
+    pub fn next(&mut self, timeout: Duration) -> Option<Done> {
+        self.ended.pop_front().or_else(|| self.await_end(timeout))
+    }
+
+    fn await_end(&mut self, timeout: Duration) -> Option<Done> {
         let until = Instant::now() + timeout;
         loop {
             let now = Instant::now();
@@ -323,7 +423,8 @@ impl<'a, S: Stores> Client<'a, S> {
         {
             let tried = usize::try_from(pending.attempts).unwrap_or_default();
             // Where PD does not know who leads, everyone gets a turn.
-            let in_turn = region.peers.iter().cycle().nth(tried - 1).copied();
+            let may_lead = region.peers.iter().filter(|peer| peer.role != PeerRole::Learner);
+            let in_turn = may_lead.cycle().nth(tried - 1).copied();
             self.routes.learn(region, leader.or(in_turn).map(|peer| peer.store));
         }
         pending.asked = self.routes.of(key).and_then(|route| {
@@ -385,16 +486,14 @@ impl<'a, S: Stores> Client<'a, S> {
         let slower = slower(pending);
         match error {
             RegionError::NotLeader { leader, .. } => {
-                let known = match (self.routes.taken(key, asked), leader) {
-                    (Some(route), Some(leader)) => route.point_at(leader),
-                    (Some(route), None) => {
-                        route.rotate();
-                        true
+                match leader {
+                    Some(leader) => {
+                        let route = self.routes.taken(key, asked);
+                        if route.is_some_and(|route| !route.point_at(leader)) {
+                            self.routes.forget(key, asked);
+                        }
                     }
-                    (None, _) => true,
-                };
-                if !known {
-                    self.routes.forget(key, asked);
+                    None => self.routes.turn(key, asked),
                 }
                 // Two stores may each name the other for a moment.
                 let at_once = leader.is_some() && pending.attempts < 3;
@@ -422,9 +521,7 @@ impl<'a, S: Stores> Client<'a, S> {
                 Next::Again(slower)
             }
             RegionError::Stopping | RegionError::RegionNotInitialized { .. } => {
-                if let Some(route) = self.routes.taken(key, asked) {
-                    route.rotate();
-                }
+                self.routes.turn(key, asked);
                 Next::Again(slower)
             }
             RegionError::ServerIsBusy { backoff_ms, .. } => {
@@ -468,7 +565,8 @@ fn value_of(body: ResponseBody, request: &Request) -> Result<Option<Bytes>, Clie
     let ResponseBody::Operations(mut answers) = body else { return Err(ClientError::Mismatch) };
     match (answers.pop(), request) {
         (Some(OperationResponse::Get(value)), Request::Get { .. }) => Ok(value),
-        (Some(OperationResponse::Put), Request::Put { .. }) => Ok(None),
+        (Some(OperationResponse::Put), Request::Put { .. })
+        | (Some(OperationResponse::Delete), Request::Delete { .. }) => Ok(None),
         _ => Err(ClientError::Mismatch),
     }
 }
