@@ -5,7 +5,7 @@ use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, Throughput};
 use engine_traits::{Durability, RaftEngine, RaftLogBatch, Result};
-use raftstore_benches::{LogFactory, Memory, Numbers, Redb, VALUE_BYTES, entry};
+use raftstore_benches::{LogFactory, Memory, Numbers, RaftLogFiles, Redb, VALUE_BYTES, entry};
 use raftstore_proto::{HardState, LocalState, PeerId, RegionId};
 
 /// Entries kept per region: a log is cut like a store cuts it.
@@ -15,6 +15,7 @@ fn main() {
     let mut criterion = Criterion::default().configure_from_args();
     all::<Memory>(&mut criterion);
     all::<Redb>(&mut criterion);
+    all::<RaftLogFiles>(&mut criterion);
     criterion.final_summary();
 }
 

@@ -3,6 +3,7 @@
 //! one place.
 
 use bytes::Bytes;
+use engine_raftlog::{RaftLog, RaftLogOptions};
 use engine_redb::{RedbEngine, RedbOptions, RedbRaftLog, open_raft_log};
 use engine_traits::{
     KvEngine, RaftEngine, Result,
@@ -92,6 +93,21 @@ impl LogFactory for Redb {
     fn make() -> Result<(RedbRaftLog, Option<TempDir>)> {
         let folder = temporary_folder();
         let log = open_raft_log(folder.path().join("log"), &RedbOptions::default())?;
+        Ok((log, Some(folder)))
+    }
+}
+
+/// The log on raft-engine, on the same disk as [`Redb`].
+#[derive(Debug)]
+pub struct RaftLogFiles;
+
+impl LogFactory for RaftLogFiles {
+    type Engine = RaftLog;
+    const NAME: &'static str = "raft-engine";
+
+    fn make() -> Result<(RaftLog, Option<TempDir>)> {
+        let folder = temporary_folder();
+        let log = RaftLog::open(folder.path().join("log"), &RaftLogOptions::default())?;
         Ok((log, Some(folder)))
     }
 }
