@@ -1,7 +1,7 @@
 //! The engine: opening, writing, syncing.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -12,45 +12,53 @@ use engine_traits::{
 };
 use parking_lot::Mutex;
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBRecoveryMode, Options,
-    ReadOptions, WriteBatch, WriteOptions,
+    ColumnFamily, ColumnFamilyDescriptor, DB, FlushOptions, ReadOptions, WriteBatch, WriteOptions,
 };
 
 use crate::batch::{Operation, RocksWriteBatch};
 use crate::cursor::{RocksCursor, bounded};
 use crate::error::{NAME, during, opening};
+use crate::folder::{Kind, is_made, is_new};
+use crate::options::RocksOptions;
 use crate::snapshot::RocksSnapshot;
 
-/// Settings of a [`RocksEngine`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct RocksOptions {
-    /// Memory for blocks read, in bytes, shared by all families.
-    pub cache_bytes: usize,
-    /// Memory for rows not yet in files, in bytes per family.
-    pub write_buffer_bytes: usize,
-}
-
-impl Default for RocksOptions {
-    fn default() -> Self {
-        Self { cache_bytes: 64 << 20, write_buffer_bytes: 32 << 20 }
-    }
-}
-
-struct Inner {
-    db: Arc<DB>,
+pub(crate) struct Inner {
+    pub(crate) db: Arc<DB>,
+    pub(crate) path: PathBuf,
+    pub(crate) kind: Kind,
+    pub(crate) options: RocksOptions,
     /// One writer at a time: where a range without an end ends depends on the last key.
     writer: Mutex<()>,
     /// Set by the first failed write or sync, which is final.
     failed: AtomicBool,
     syncs: AtomicU64,
     written_bytes: AtomicU64,
+    /// Number of the next file to be ingested.
+    pub(crate) next_ingested: AtomicU64,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // What is in files needs no log, whose end nothing vouches for. Nobody is here to be told
+        // if it fails; synced writes are safe in any case.
+        if !self.failed.load(Ordering::Acquire) {
+            let _ = flush(&self.db);
+        }
+    }
+}
+
+/// Writes the rows of all families to files, as one if there is no log.
+fn flush(db: &DB) -> Result<()> {
+    let families = Cf::ALL.iter().map(|cf| family(db, *cf)).collect::<Result<Vec<_>>>()?;
+    let mut options = FlushOptions::default();
+    options.set_wait(true);
+    db.flush_cfs_opt(&families, &options).map_err(during("flush"))
 }
 
 /// An ordered map per column family in one RocksDB database. Clones name the same database.
 #[derive(Clone)]
 pub struct RocksEngine {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
 impl fmt::Debug for RocksEngine {
@@ -69,39 +77,57 @@ pub(crate) fn family(db: &DB, cf: Cf) -> Result<&ColumnFamily> {
 }
 
 impl RocksEngine {
-    /// Opens the database in the folder `path`, or makes one.
+    /// Opens the database in the folder `path`, or makes one, with its folder if that is missing.
+    ///
+    /// After a crash, the end of the write-ahead log may be torn, and is cut off. An end that was
+    /// synced and later cut off by somebody else looks the same; a checksum that does not fit is
+    /// damage wherever it is.
     ///
     /// # Errors
-    /// `Locked` if it is open elsewhere, `Format` if it is of a newer format or has other
-    /// families, `Corrupt` if it is damaged, `Full` if the device is, `Backend` otherwise.
+    /// `Locked` if it is open elsewhere; `Format` if the folder is another program's, of a newer
+    /// format, or used for something else; `Corrupt` if it is damaged or files are missing; `Full`
+    /// if the device is; `Backend` for options out of range and otherwise.
     pub fn open(path: impl AsRef<Path>, options: &RocksOptions) -> Result<Self> {
-        let path = path.as_ref();
-        let mut database = Options::default();
-        database.create_if_missing(true);
-        database.create_missing_column_families(true);
-        // A torn last record was never acknowledged. Damage before it is damage: the mode
-        // that RocksDB has by default would drop all that follows it without a word.
-        database.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
-        let mut blocks = BlockBasedOptions::default();
-        blocks.set_block_cache(&Cache::new_lru_cache(options.cache_bytes));
-        let mut rows = Options::default();
-        rows.set_block_based_table_factory(&blocks);
-        rows.set_write_buffer_size(options.write_buffer_bytes);
-        let families = Cf::ALL.map(|cf| ColumnFamilyDescriptor::new(cf.name(), rows.clone()));
-        let db = DB::open_cf_descriptors(&database, path, families).map_err(opening(path))?;
-        Ok(Self {
+        Self::open_kind(path.as_ref(), Kind::Data, options)
+    }
+
+    pub(crate) fn open_kind(path: &Path, kind: Kind, options: &RocksOptions) -> Result<Self> {
+        let mut native = options.to_native()?;
+        let new = is_new(path, kind)?;
+        native.create_if_missing(new);
+        let families = Cf::ALL.map(|cf| ColumnFamilyDescriptor::new(cf.name(), native.clone()));
+        let db = DB::open_cf_descriptors(&native, path, families).map_err(opening(path))?;
+        if new {
+            is_made(path)?;
+        }
+        let engine = Self {
             inner: Arc::new(Inner {
                 db: Arc::new(db),
+                path: path.to_owned(),
+                kind,
+                options: options.clone(),
                 writer: Mutex::new(()),
                 failed: AtomicBool::new(false),
                 syncs: AtomicU64::new(0),
                 written_bytes: AtomicU64::new(0),
+                next_ingested: AtomicU64::new(0),
             }),
-        })
+        };
+        engine.clear_ingested()?;
+        Ok(engine)
+    }
+
+    /// Closes the database and tells whether that went well. What is not durable yet becomes so.
+    ///
+    /// # Errors
+    /// If a write failed before, or as [`KvEngine::sync`]. Other handles and snapshots keep the
+    /// database open. Synced writes are safe in any case.
+    pub fn close(self) -> Result<()> {
+        self.change(true, flush)
     }
 
     /// Runs one write or sync, and lets none follow one that failed.
-    fn change(&self, synced: bool, work: impl FnOnce(&DB) -> Result<()>) -> Result<()> {
+    pub(crate) fn change(&self, synced: bool, work: impl FnOnce(&DB) -> Result<()>) -> Result<()> {
         let inner = &*self.inner;
         let _writer = inner.writer.lock();
         if inner.failed.load(Ordering::Acquire) {
@@ -196,19 +222,37 @@ impl KvEngine for RocksEngine {
         if batch.is_empty() {
             return if synced { self.sync() } else { Ok(()) };
         }
+        let logged = self.inner.options.write_ahead_log;
         self.change(synced, |db| {
             let native = translate(db, &batch)?;
             let bytes = native.size_in_bytes() as u64;
             let mut options = WriteOptions::default();
-            options.set_sync(synced);
+            options.disable_wal(!logged);
+            options.set_sync(synced && logged);
             db.write_opt(native, &options).map_err(during("write"))?;
             self.inner.written_bytes.fetch_add(bytes, Ordering::Relaxed);
-            Ok(())
+            if synced && !logged { flush(db) } else { Ok(()) }
         })
     }
 
+    /// One sync of the write-ahead log; without one, a flush of all families as one.
     fn sync(&self) -> Result<()> {
-        self.change(true, |db| db.flush_wal(true).map_err(during("sync")))
+        let logged = self.inner.options.write_ahead_log;
+        self.change(true, |db| {
+            if logged { db.flush_wal(true).map_err(during("sync")) } else { flush(db) }
+        })
+    }
+
+    /// Bytes in files if those alone reach `limit`, without reading a row; else what a walk counts,
+    /// which also sees rows that are in memory.
+    fn approximate_size(&self, cf: Cf, range: Range<'_>, limit: u64) -> Result<u64> {
+        self.size(cf, range, limit)
+    }
+
+    /// Writes files beside the database and adds them to it as they are. Ascending order is
+    /// demanded: a row out of it is refused, and nothing is stored then.
+    fn ingest(&self, cf: Cf, rows: &mut dyn Iterator<Item = (Bytes, Bytes)>) -> Result<()> {
+        self.ingest_files(cf, rows)
     }
 
     fn compact(&self, cf: Cf, range: Range<'_>) -> Result<()> {
@@ -221,19 +265,22 @@ impl KvEngine for RocksEngine {
         Ok(())
     }
 
-    /// `written_bytes` counts the write-ahead log, not what flushes and compactions write.
+    /// `written_bytes` counts what writes brought, not what flushes and compactions write.
+    /// `stalled` is true while RocksDB slows writes down or lets them wait.
     fn stats(&self) -> EngineStats {
         let db = &self.inner.db;
         let used = Cf::ALL.iter().filter_map(|cf| {
             let family = db.cf_handle(cf.name())?;
             db.property_int_value_cf(family, "rocksdb.live-sst-files-size").ok().flatten()
         });
-        let stopped = db.property_int_value("rocksdb.is-write-stopped").ok().flatten();
+        let is_set =
+            |name: &str| db.property_int_value(name).ok().flatten().is_some_and(|value| value > 0);
         EngineStats {
             used_bytes: used.sum(),
             written_bytes: self.inner.written_bytes.load(Ordering::Relaxed),
             syncs: self.inner.syncs.load(Ordering::Relaxed),
-            stalled: stopped.is_some_and(|stopped| stopped > 0),
+            stalled: is_set("rocksdb.is-write-stopped")
+                || is_set("rocksdb.actual-delayed-write-rate"),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Which of our errors an error of RocksDB is.
 
+use std::io;
 use std::path::Path;
 
 use engine_traits::Error;
@@ -16,6 +17,24 @@ pub(crate) fn during(op: &'static str) -> impl FnOnce(rocksdb::Error) -> Error {
         }
         // RocksDB hands the system's words on, not its number.
         ErrorKind::IOError if source.as_ref().contains("No space left") => {
+            Error::Full { engine: NAME, op, source: Box::new(source) }
+        }
+        // A file that the database names is gone, or shorter than what is read from it.
+        ErrorKind::IOError if is_missing(source.as_ref()) => {
+            Error::Corrupt { engine: NAME, place: op.to_owned(), detail: source.into_string() }
+        }
+        _ => Error::Backend { engine: NAME, op, source: Box::new(source) },
+    }
+}
+
+fn is_missing(words: &str) -> bool {
+    words.contains("No such file or directory") || words.contains("truncated")
+}
+
+/// An I/O error of our own file access while doing `op`.
+pub(crate) fn io(op: &'static str) -> impl FnOnce(io::Error) -> Error {
+    move |source| match source.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             Error::Full { engine: NAME, op, source: Box::new(source) }
         }
         _ => Error::Backend { engine: NAME, op, source: Box::new(source) },

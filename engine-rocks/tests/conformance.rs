@@ -1,53 +1,35 @@
-//! The contract suite on RocksDB, and what the suite cannot ask for.
+//! The contract suite on RocksDB, with a write-ahead log and without.
 
-use engine_rocks::{RocksEngine, RocksOptions};
-use engine_traits::Result;
-use engine_traits::conformance::KvFixture;
-use tempfile::TempDir;
+mod common;
 
-/// In a folder. RocksDB offers no way to lose what was not synced within one process.
-struct InFolder {
-    dir: TempDir,
+use common::InFolder;
+use engine_rocks::RocksOptions;
+
+/// Blocks as they are, so that a value can be found in a file and harmed.
+fn logged() -> InFolder {
+    InFolder::new(RocksOptions::default().with_compressed(false))
 }
 
-impl InFolder {
-    fn new() -> Self {
-        Self { dir: tempfile::tempdir().expect("the system has a folder for temporary files") }
-    }
+/// Compactions would take files away while a power cut copies them.
+fn unlogged() -> InFolder {
+    let options = RocksOptions::default().with_compressed(false).with_write_ahead_log(false);
+    InFolder::new(options.with_native("disable_auto_compactions=true"))
 }
 
-impl KvFixture for InFolder {
-    type Engine = RocksEngine;
-
-    fn open(&mut self) -> Result<RocksEngine> {
-        RocksEngine::open(self.dir.path(), &RocksOptions::default())
-    }
-
-    fn model_seeds(&self) -> u64 {
-        5
-    }
+mod kv_with_log {
+    engine_traits::kv_conformance!(super::logged());
 }
 
-mod kv {
-    engine_traits::kv_conformance!(super::InFolder::new());
+mod kv_without_log {
+    engine_traits::kv_conformance!(super::unlogged());
 }
 
-mod log {
+mod raft_log {
     use engine_traits::conformance::KvLogFixture;
-    engine_traits::raft_log_conformance!(KvLogFixture::new(super::InFolder::new()));
+    engine_traits::raft_log_conformance!(KvLogFixture::new(super::logged()));
 }
 
-mod errors {
-    use engine_rocks::{RocksEngine, RocksOptions};
-    use engine_traits::Error;
-
-    #[test]
-    fn a_second_open_is_locked_out() {
-        let dir = tempfile::tempdir().unwrap();
-        let first = RocksEngine::open(dir.path(), &RocksOptions::default()).unwrap();
-        let second = RocksEngine::open(dir.path(), &RocksOptions::default());
-        assert!(matches!(second, Err(Error::Locked { .. })), "{second:?}");
-        drop(first);
-        RocksEngine::open(dir.path(), &RocksOptions::default()).unwrap();
-    }
+mod raft_log_without_log {
+    use engine_traits::conformance::KvLogFixture;
+    engine_traits::raft_log_conformance!(KvLogFixture::new(super::unlogged()));
 }
