@@ -40,7 +40,7 @@ pub enum SnapshotStatus {
 ///
 /// `send` never blocks and may lose what it took: raft repairs that. A message that
 /// carries a raft snapshot is special: the implementation moves the bytes of the region
-/// snapshot from the sender's [`SnapStore`](crate::SnapStore) to the receiver's, gives the
+/// snapshot from the sender's [`SnapStore`] to the receiver's, gives the
 /// receiver the message only when they are at rest there, and reports the end of every
 /// transfer exactly once through the sender's [`Inbox::snapshot_status`], also when it
 /// fails or the transport is closed.
@@ -58,7 +58,7 @@ pub trait Transport: Send {
 /// What a transport calls on the store it serves. Implementations do not block.
 pub trait Inbox: Send + Sync + 'static {
     /// A message has come. A message with a raft snapshot comes after the snapshot's bytes
-    /// are at rest in the store's [`SnapStore`](crate::SnapStore), under `snapshot`.
+    /// are at rest in the store's [`SnapStore`], under `snapshot`.
     fn message(&self, message: RaftMessage, snapshot: Option<(SnapKey, u64)>);
 
     /// Messages from `region` to the peer `to` did not get through.
