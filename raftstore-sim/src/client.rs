@@ -307,7 +307,7 @@ impl World {
         };
         let command = Command { header, body: Body::Operations(vec![operation]) };
         if kind == Kind::LocalRead
-            && let Some(response) = self.local_read(store, &command)
+            && let Some(response) = self.read_beside(store, &command)
         {
             self.counters.hit(Sometimes::LocalReads);
             return self.finish(number, response);
@@ -345,16 +345,6 @@ impl World {
             self.enter(beyond);
         }
         self.clients.calls.get(&number).map(|call| call.what.operation())
-    }
-
-    /// Reads beside the store's thread; `None` if that is not possible now.
-    fn local_read(&self, store: u64, command: &Command) -> Option<Response> {
-        let node = self.nodes.get(&store)?;
-        let running = node.running.as_ref()?;
-        if node.paused_until > self.now {
-            return None;
-        }
-        running.reader.read(command, || node.clock(self.now)).ok().flatten()
     }
 
     /// Puts a command to a store that runs; gives the reply that will come.

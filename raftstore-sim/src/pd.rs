@@ -30,6 +30,8 @@ pub struct Pd {
     pub core: PdCore,
     /// Nobody gets an answer before this moment.
     pub absent_until: Nanos,
+    /// How often a store has asked whether a peer of its own is still a member.
+    pub validations: u64,
     /// What the lanes of each store said in its present life.
     reports: BTreeMap<u64, (u64, StoreReport)>,
 }
@@ -57,6 +59,7 @@ impl Pd {
         Self {
             core: PdCore::new(ClusterId::must(1), config),
             absent_until: 0,
+            validations: 0,
             reports: BTreeMap::new(),
         }
     }
@@ -132,6 +135,7 @@ impl World {
                 None
             }
             PdRequest::ValidatePeer { region, peer } => {
+                self.pd.validations += 1;
                 let route = self.pd.core.region_by_id(region);
                 Some(PdAnswer::Validated { region, peer, route })
             }

@@ -36,6 +36,17 @@ impl World {
         Some(reply)
     }
 
+    /// Reads beside a store's thread; `None` if that is not possible now.
+    #[must_use]
+    pub fn read_beside(&self, store: u64, command: &Command) -> Option<Response> {
+        let node = self.nodes.get(&store)?;
+        let running = node.running.as_ref()?;
+        if node.paused_until > self.now {
+            return None;
+        }
+        running.reader.read(command, || node.clock(self.now)).ok().flatten()
+    }
+
     /// The answer to a command put by hand, once it is there.
     #[must_use]
     pub fn answer_to(&self, reply: u64) -> Option<&Response> {

@@ -124,6 +124,10 @@ impl World {
         for reply in self.answers.store_died(store) {
             self.reply_lost(reply);
         }
+        if let Some(node) = self.nodes.get_mut(&store) {
+            node.still.clear();
+            node.waiting_steps.clear();
+        }
         self.checks.monotonic.store_died(store);
         self.checks.silence.store_died(store);
         self.checks.epochs.store_died(store);
@@ -182,6 +186,7 @@ impl World {
     pub(crate) fn begin_stop(&mut self, store: u64, comes_back: bool) {
         let Some(node) = self.nodes.get_mut(&store).filter(|node| node.is_up()) else { return };
         node.stopping = Some(comes_back);
+        self.let_all_go_on(store);
         self.go_on_stopping(store);
     }
 

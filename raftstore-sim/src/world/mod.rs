@@ -12,6 +12,7 @@ mod lane;
 mod lifecycle;
 mod node;
 mod reads;
+mod stages;
 mod status;
 mod watch;
 mod workers;
@@ -20,7 +21,10 @@ mod writer;
 use std::{collections::BTreeMap, fmt};
 
 use self::node::Input;
-pub use self::node::{CutPoint, Node};
+pub use self::{
+    node::{CutPoint, Node},
+    stages::Stage,
+};
 use crate::{
     client::Clients,
     counters::Counters,
@@ -272,6 +276,7 @@ impl World {
             self.queue.schedule(until, Step::Node { store, life, step });
             return;
         }
+        let Some(step) = self.keep_back(store, step) else { return };
         match step {
             NodeStep::Tick(lane) => self.push(store, lane, Input::Event(Event::Tick)),
             NodeStep::Turn(lane) => self.turn(store, lane),

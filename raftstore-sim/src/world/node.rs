@@ -1,7 +1,10 @@
 //! One simulated store: what its process holds while it runs, and what is left when it
 //! does not.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+};
 
 use engine_traits::mem::{MemEngine, MemRaftLog, MemSnapshot};
 use raftstore_core::{
@@ -14,6 +17,7 @@ use raftstore_core::{
 };
 use raftstore_proto::RegionId;
 
+use super::{NodeStep, stages::Stage};
 use crate::{
     disk::{Crash, Disk},
     planted::Planted,
@@ -138,6 +142,9 @@ pub struct Node {
     pub(crate) disk_fault_armed: bool,
     /// It is to stop in order; whether it comes back then.
     pub(super) stopping: Option<bool>,
+    /// Parts of its work that stand still, and what waits there.
+    pub(super) still: BTreeSet<Stage>,
+    pub(super) waiting_steps: Vec<NodeStep>,
     /// Nothing moves before this moment.
     pub(crate) paused_until: Nanos,
     /// Deviation of its clock from the world's, in millionths.
@@ -160,6 +167,8 @@ impl Node {
             cut: None,
             disk_fault_armed: false,
             stopping: None,
+            still: BTreeSet::new(),
+            waiting_steps: Vec::new(),
             paused_until: 0,
             drift_ppm,
             clock_offset: i128::from(clock_offset),

@@ -11,8 +11,11 @@ use pd_client::{
 };
 use raftstore_core::bootstrap::{Bootstrap, BootstrapAnswer, BootstrapError, BootstrapStep};
 use raftstore_proto::{ClusterId, StoreId};
+use raftstore_sim::{
+    cluster::Cluster, disk::Crash, rng::Rng, transcript::Transcript, world::World,
+};
 
-use crate::for_seeds;
+use crate::{for_seeds, scenario_plan};
 
 fn info(store: StoreId) -> StoreInfo {
     StoreInfo {
@@ -112,5 +115,56 @@ fn boot_07_a_disk_with_stray_keys_is_refused() {
             rows += 1;
         }
         assert_eq!(rows, 1, "nothing was written");
+    });
+}
+
+/// BOOT-05: the disks of stores that died between their identity and everything else.
+#[test]
+fn boot_05_crash_right_after_store_identity_is_written() {
+    for_seeds(|_| {
+        let mut world = World::new(scenario_plan(5, 1), Transcript::readable());
+        let mut identities = Vec::new();
+        for number in 1..=5 {
+            let node = world.nodes.get_mut(&number).expect("a store");
+            let (kv, log) = (node.disk.kv.clone(), node.disk.log.clone());
+            let mut machine = Bootstrap::new(kv, log, ClusterId::must(1));
+            loop {
+                let answer = match machine.next().expect("the disk is fresh") {
+                    BootstrapStep::IsBootstrapped => BootstrapAnswer::IsBootstrapped(false),
+                    BootstrapStep::AllocId => {
+                        let id = world.pd.core.alloc_id();
+                        machine.answer(BootstrapAnswer::Id(id)).expect("the disk is fresh");
+                        identities.push(id);
+                        break;
+                    }
+                    step => panic!("{step:?} before there is an identity"),
+                };
+                machine.answer(answer).expect("the disk is fresh");
+            }
+            drop(machine);
+            node.disk.crash(Crash::PowerLoss, &mut Rng::new(number));
+        }
+        // Stores of the simulator are numbered like that.
+        assert_eq!(identities, [1, 2, 3, 4, 5]);
+        for number in 1..=5 {
+            let disk = &world.nodes[&number].disk;
+            let (kv, log) = (disk.kv.clone(), disk.log.clone());
+            let store = bootstrap(1, &kv, &log, &mut world.pd.core, false).expect("bootstraps");
+            assert_eq!(store.get(), number, "a second identity for one disk");
+        }
+        let first = world.pd.core.regions().next().expect("one").region.clone();
+        world.start_all();
+        let mut cluster = Cluster { world };
+        let region = first.id.get();
+        cluster.wait_leader(region);
+        let owner = first.peers[0].store.get();
+        for store in (1..=5).filter(|store| *store != owner) {
+            let peer = cluster.pd.alloc_id();
+            cluster.must_add(region, store, peer);
+        }
+        cluster.must_put("k", "v");
+        for store in 1..=5 {
+            cluster.must_eq(store, "k", "v");
+        }
     });
 }

@@ -1,10 +1,17 @@
 //! Group CC: changes of membership.
 
 use pd_client::{OrderAction, mock::PdConfig};
-use raftstore_proto::{ChangeKind, Peer, PeerChange, PeerId, RegionError, RegionId, StoreId};
-use raftstore_sim::{cluster::Cluster, queue::SECOND};
+use raftstore_proto::{
+    AdminCommand, Body, ChangeKind, Command, Peer, PeerChange, PeerId, RegionError, RegionId,
+    StoreId,
+};
+use raftstore_sim::{
+    cluster::{Cluster, admin_command, get, header, put},
+    queue::SECOND,
+    world::Stage,
+};
 
-use crate::{fair_plan, for_seeds, one_replica, scenario_plan};
+use crate::{eager_gc, fair_plan, for_seeds, one_replica, plan_with, scenario_plan};
 
 fn voter(store: u64, peer: u64) -> Peer {
     Peer::voter(PeerId::must(peer), StoreId::must(store))
@@ -199,5 +206,169 @@ fn cc_16_pd_heals_the_replica_count_up_and_down() {
         let settled = cluster.region(1).epoch.conf_ver;
         cluster.pass(60 * SECOND);
         assert_eq!(cluster.region(1).epoch.conf_ver, settled);
+    });
+}
+
+#[test]
+fn cc_13_writes_flow_while_a_change_is_being_applied() {
+    for_seeds(|_| {
+        let mut cluster = Cluster::started(scenario_plan(4, 3));
+        cluster.lead(1, 1);
+        cluster.must_put("k", "v0");
+        cluster.stand_still(1, Stage::Apply);
+        let region = cluster.region(1);
+        let leader = *region.peer_on(StoreId::must(1)).expect("a member");
+        let add = PeerChange {
+            kind: ChangeKind::AddLearner,
+            peer: Peer::learner(PeerId::must(404), StoreId::must(4)),
+        };
+        let admin = admin_command(&region, leader, AdminCommand::ChangePeer(add));
+        let added = cluster.ask(1, admin).expect("it runs");
+        let body = Body::Operations(vec![put("k", "v1")]);
+        let written =
+            cluster.ask(1, Command { header: header(&region, leader), body }).expect("it runs");
+        // Committed and executed by the others, who wait for nobody.
+        cluster.must_eq(2, "k", "v1");
+        cluster.must_eq(3, "k", "v1");
+        assert!(cluster.answer_to(added).is_none() && cluster.answer_to(written).is_none());
+        cluster.go_on(1, Stage::Apply);
+        for reply in [added, written] {
+            cluster.wait("an answer", |world| world.answer_to(reply).is_some());
+            let answer = &cluster.answer_to(reply).expect("just seen").body;
+            assert!(answer.is_ok(), "{answer:?}");
+        }
+        cluster.must_eq(4, "k", "v1");
+    });
+}
+
+#[test]
+fn cc_14_a_tick_queued_before_destruction_does_nothing_after_it() {
+    for_seeds(|_| {
+        let mut cluster = Cluster::started(plan_with(3, 3, |config| {
+            eager_gc(config);
+            config.snap_mgr_gc_tick_interval = std::time::Duration::from_millis(100);
+            config.consistency_check_interval = std::time::Duration::from_millis(300);
+            config.split_region_check_tick_interval = std::time::Duration::from_millis(100);
+        }));
+        cluster.lead(1, 1);
+        for number in 0..20 {
+            cluster.must_put(&format!("k{number}"), "v");
+        }
+        cluster.lead(1, 3);
+        // Everything that store 1 would do waits in its queues, and all of it comes in one
+        // turn with what destroys its peer.
+        cluster.pause(1, 8 * SECOND);
+        cluster.isolate(1);
+        cluster.must_remove(1, 1);
+        cluster.must_add_learner(1, 1, 104);
+        cluster.must_put("k20", "v");
+        cluster.mend();
+        cluster.pass(9 * SECOND);
+        cluster.must_eq(1, "k20", "v");
+        cluster.must_eq(1, "k0", "v");
+        assert_eq!(cluster.peer_status(1, 1).expect("a peer").peer.id.get(), 104);
+        cluster.must_add(1, 1, 104);
+        cluster.lead(1, 1);
+        cluster.must_put("k21", "v");
+    });
+}
+
+#[test]
+fn cc_15_a_change_does_not_wait_for_heartbeats() {
+    for_seeds(|_| {
+        let mut cluster = Cluster::started(plan_with(2, 1, |config| {
+            config.raft_heartbeat_ticks = 50;
+            config.raft_election_timeout_ticks = 100;
+            config.max_leader_missing_duration = std::time::Duration::from_secs(100);
+        }));
+        cluster.must_put("k", "v");
+        let began = cluster.now;
+        cluster.must_add_learner(1, 2, 202);
+        cluster.must_eq(2, "k", "v");
+        cluster.must_add(1, 2, 202);
+        // Needs both.
+        cluster.must_put("k", "w");
+        let took = cluster.now - began;
+        assert!(took < 2 * SECOND, "took {} ms", took / 1_000_000);
+        cluster.must_eq(2, "k", "w");
+    });
+}
+
+#[test]
+fn cc_18_local_reader_of_a_removed_leader_finds_nothing() {
+    for_seeds(|_| {
+        let mut cluster = Cluster::three();
+        cluster.must_put("k", "v1");
+        let region = cluster.region(1);
+        let peer = *region.peer_on(StoreId::must(1)).expect("a member");
+        let read =
+            Command { header: header(&region, peer), body: Body::Operations(vec![get("k")]) };
+        cluster.wait("a warm view", |world| world.read_beside(1, &read).is_some());
+        cluster.lead(1, 2);
+        assert_eq!(cluster.read_beside(1, &read), None);
+        cluster.must_remove(1, 1);
+        cluster.wait_gone(1, 1);
+        cluster.must_put("k", "v2");
+        assert_eq!(cluster.read_beside(1, &read), None);
+        match cluster.call(1, read).expect("answered").body {
+            Err(RegionError::RegionNotFound { .. } | RegionError::NotLeader { .. }) => {}
+            other => panic!("{other:?}"),
+        }
+    });
+}
+
+#[test]
+fn cc_19_leadership_never_goes_to_a_removed_or_lagging_member() {
+    for_seeds(|_| {
+        let mut cluster = Cluster::started(scenario_plan(3, 3));
+        cluster.lead(1, 3);
+        cluster.must_put("k", "v");
+        for store in 1..=3 {
+            cluster.must_eq(store, "k", "v");
+        }
+        let before = cluster.region(1);
+        // Store 1 has the change and has not executed it.
+        cluster.stand_still(1, Stage::Apply);
+        cluster.must_remove(1, 2);
+        cluster.wait("store 1 to have the change", |world| world.waits_at(1, Stage::Apply));
+        let region = cluster.region(1);
+        let leader = *region.peer_on(StoreId::must(3)).expect("a member");
+        for other in [2, 1] {
+            let to = *before.peer_on(StoreId::must(other)).expect("it was a member");
+            cluster.ask(3, admin_command(&region, leader, AdminCommand::TransferLeader(to)));
+            assert!(
+                cluster.stays(2 * SECOND, |world| world.leader_store(1) == Some(3)),
+                "store {other} has been made the leader"
+            );
+        }
+        cluster.must_put("k", "w");
+        cluster.go_on(1, Stage::Apply);
+        cluster.must_eq(1, "k", "w");
+        cluster.lead(1, 1);
+        cluster.must_put("k", "x");
+    });
+}
+
+/// A member that has not executed the change which brought its leader in knows that leader
+/// from nothing but its messages.
+#[test]
+fn cc_20_peer_lookup_survives_a_stale_cache() {
+    for_seeds(|_| {
+        let mut cluster = Cluster::started(scenario_plan(4, 3));
+        cluster.lead(1, 1);
+        cluster.must_put("k", "v0");
+        cluster.must_eq(2, "k", "v0");
+        cluster.stand_still(2, Stage::Apply);
+        cluster.must_add(1, 4, 404);
+        cluster.must_eq(4, "k", "v0");
+        cluster.lead(1, 4);
+        assert!(cluster.peer_status(2, 1).expect("it runs").region.peers.len() == 3);
+        // Three of four are needed, and one is gone.
+        cluster.kill(3);
+        cluster.must_put("k", "v1");
+        assert_eq!(cluster.get_quorum("k").as_deref(), Some("v1"));
+        assert_eq!(cluster.on_disk(2, "k").as_deref(), Some("v0"));
+        cluster.go_on(2, Stage::Apply);
+        cluster.must_eq(2, "k", "v1");
     });
 }

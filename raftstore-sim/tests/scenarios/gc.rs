@@ -1,10 +1,15 @@
 //! Group GC: cutting the raft log.
 
 use engine_traits::RaftEngine;
-use raftstore_proto::RegionId;
-use raftstore_sim::{cluster::Cluster, queue::SECOND};
+use raftstore_proto::{MessageKind, RegionId};
+use raftstore_sim::{
+    cluster::Cluster,
+    network::{Action, Match},
+    queue::SECOND,
+    world::{Stage, World},
+};
 
-use crate::{for_seeds, plan_with};
+use crate::{eager_gc, for_seeds, plan_with, scenario_plan};
 
 fn truncated(cluster: &Cluster, store: u64) -> u64 {
     cluster.peer_status(store, 1).map_or(0, |peer| peer.applied.truncated.index)
@@ -89,5 +94,123 @@ fn gc_03_count_limit_is_respected_on_both_sides() {
                 world.peer_status(store, 1).is_some_and(|peer| peer.applied.truncated.index > 50)
             })
         });
+    });
+}
+
+/// How the log of a peer came to be what it is.
+#[derive(Clone, Copy, Debug)]
+enum Grown {
+    ByLog,
+    BySnapshot,
+    Cut,
+    /// Cut, but the process ended before what was cut off was removed.
+    RemovalLost,
+}
+
+/// Entries of region 1 in a store's log, and whether there is a state.
+fn log_of(world: &World, store: u64) -> (usize, bool) {
+    let log = &world.nodes[&store].disk.log;
+    let region = RegionId::must(1);
+    let there = |index: &u64| log.entry(region, *index).expect("readable").is_some();
+    let state = log.raft_state(region).expect("readable").is_some();
+    ((1..=500).filter(there).count(), state)
+}
+
+fn put_until(cluster: &mut Cluster, mut done: impl FnMut(&Cluster) -> bool) {
+    for round in 0..200 {
+        if done(cluster) {
+            return;
+        }
+        cluster.must_put("k", &format!("v{round}"));
+        cluster.pass(SECOND / 5);
+    }
+    panic!("it was never so");
+}
+
+#[test]
+fn gc_06_destroying_a_peer_empties_its_log_in_all_orders() {
+    for_seeds(|_| {
+        for grown in [Grown::ByLog, Grown::BySnapshot, Grown::Cut, Grown::RemovalLost] {
+            let plan = match grown {
+                Grown::ByLog => scenario_plan(3, 3),
+                _ => plan_with(3, 3, eager_gc),
+            };
+            let mut cluster = Cluster::started(plan);
+            cluster.lead(1, 1);
+            cluster.must_put("k", "v");
+            cluster.must_eq(3, "k", "v");
+            match grown {
+                Grown::ByLog => {}
+                Grown::BySnapshot => {
+                    let last = cluster.peer_status(3, 1).expect("running").last_index;
+                    cluster.isolate(3);
+                    put_until(&mut cluster, |cluster| truncated(cluster, 1) > last);
+                    cluster.mend();
+                    put_until(&mut cluster, |cluster| truncated(cluster, 3) > last);
+                }
+                Grown::Cut => put_until(&mut cluster, |cluster| truncated(cluster, 3) > 10),
+                Grown::RemovalLost => {
+                    cluster.stand_still(3, Stage::KvSync);
+                    put_until(&mut cluster, |cluster| truncated(cluster, 3) > 10);
+                    cluster.kill(3);
+                    cluster.start(3);
+                }
+            }
+            cluster.must_put("k", "last");
+            cluster.must_eq(3, "k", "last");
+            assert!(log_of(&cluster, 3).0 > 0, "{grown:?}: there is nothing to remove");
+            cluster.must_remove(1, 3);
+            cluster.wait_gone(1, 3);
+            cluster.wait("an empty log", |world| log_of(world, 3) == (0, false));
+            cluster.power_loss(3);
+            cluster.start(3);
+            cluster.pass(SECOND);
+            assert_eq!(log_of(&cluster, 3), (0, false), "{grown:?}");
+        }
+    });
+}
+
+/// The engine in memory has no files, so that only their content can be looked at.
+#[test]
+fn gc_10_stale_ranges_on_disk_go_at_start() {
+    for_seeds(|_| {
+        let mut plan = scenario_plan(3, 3);
+        plan.regions = 6;
+        let mut cluster = Cluster::started(plan);
+        let keys = ["a1", "b1", "c1", "d1", "e1", "f1"];
+        for key in keys {
+            cluster.must_put(key, "v");
+            cluster.must_eq(3, key, "v");
+        }
+        for region in 1..=6 {
+            cluster.lead(region, 1);
+        }
+        // Peers go, their data stays: the process ends before anybody gets round to it.
+        cluster.stand_still(3, Stage::RegionWork);
+        for region in [2, 4, 6] {
+            cluster.must_remove(region, 3);
+            cluster.wait_gone(region, 3);
+        }
+        let deaf = cluster.filter(
+            Match { kinds: vec![MessageKind::Snapshot], to: Some(3), ..Match::default() },
+            Action::Drop,
+        );
+        cluster.wait("a durable record of that", |world| {
+            [2, 4, 6].iter().all(|region| {
+                let log = &world.nodes[&3].disk.log;
+                log.raft_state(RegionId::must(*region)).expect("readable").is_none()
+            })
+        });
+        cluster.stop_store(3);
+        for key in keys {
+            assert_eq!(cluster.on_disk(3, key).as_deref(), Some("v"), "{key} is there still");
+        }
+        cluster.start(3);
+        cluster.release(deaf);
+        cluster.pass(SECOND);
+        for (number, key) in keys.into_iter().enumerate() {
+            let expected = (number % 2 == 0).then_some("v");
+            assert_eq!(cluster.on_disk(3, key).as_deref(), expected, "{key}");
+        }
     });
 }

@@ -15,6 +15,7 @@ mod raft;
 mod read;
 mod rr;
 mod snap;
+mod snap_more;
 mod spl;
 mod spl_races;
 mod stale;

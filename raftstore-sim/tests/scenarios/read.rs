@@ -11,6 +11,7 @@ use raftstore_sim::{
     network::{Action, Match},
     plan::Plan,
     queue::{MILLI, SECOND},
+    world::Stage,
 };
 
 use crate::{for_seeds, plan_with};
@@ -318,5 +319,176 @@ fn batched_snapshots_need_a_lease() {
         let (_, answers) = batch(&mut cluster, 1, vec![snap(&region, 1)]);
         assert!(answers[0].as_ref().is_some_and(|it| it.body.is_ok()), "the lease was renewed");
         assert_eq!(reads(&cluster, 1).1, before.1 + 1);
+    });
+}
+
+/// A read of `key` that a store's peer of `region` is asked for, by quorum or by lease.
+fn read_of(region: &Region, store: u64, key: &str, quorum: bool) -> Command {
+    let peer = *region.peer_on(StoreId::must(store)).expect("a member");
+    let body = Body::Operations(vec![get(key)]);
+    let mut command = Command { header: header(region, peer), body };
+    command.header.read_quorum = quorum;
+    command
+}
+
+/// READ-07: an owner of the key elsewhere has a newer value; the old one says nothing while
+/// it has not executed the split, and refuses then (H36).
+#[test]
+fn read_07_stale_read_while_splitting() {
+    for_seeds(|_| {
+        for (right, key) in [(true, "a"), (false, "z")] {
+            let mut cluster = Cluster::started(plan_with(3, 3, |config| {
+                config.right_derive_when_split = right;
+            }));
+            cluster.lead(1, 1);
+            cluster.must_put(key, "old");
+            for store in 1..=3 {
+                cluster.must_eq(store, key, "old");
+            }
+            let region = cluster.region(1);
+            cluster.stand_still(1, Stage::Apply);
+            cluster.ask_split(1, region.id, region.epoch, vec!["m".into()]);
+            cluster.wait("the split on the other stores", |world| {
+                [2, 3].iter().all(|store| world.registered(*store).len() == 2)
+            });
+            let fresh = cluster.region_of(key);
+            assert_ne!(fresh, 1);
+            cluster.wait_leader(fresh);
+            assert!(cluster.put_to(fresh, key, "new").is_ok());
+            assert_eq!(cluster.on_disk(1, key).as_deref(), Some("old"));
+            assert!(cluster.peer_status(1, 1).is_some_and(|peer| peer.is_leader));
+
+            let reads = [false, true].map(|quorum| {
+                cluster.ask(1, read_of(&region, 1, key, quorum)).expect("store 1 runs")
+            });
+            let beside = cluster.read_beside(1, &read_of(&region, 1, key, false));
+            assert_eq!(beside, None, "served off the store thread");
+            cluster.pass(2 * SECOND);
+            for reply in reads {
+                let answer = cluster.answer_to(reply);
+                assert!(answer.is_none_or(|answer| answer.body.is_err()), "{answer:?}");
+            }
+            cluster.go_on(1, Stage::Apply);
+            cluster.wait("both to be answered", |world| {
+                reads.iter().all(|reply| world.answer_to(*reply).is_some())
+            });
+            for reply in reads {
+                let answer = cluster.answer_to(reply).expect("just seen").body.clone();
+                assert!(answer.is_err(), "{answer:?}");
+            }
+            cluster.must_eq(1, key, "new");
+        }
+    });
+}
+
+#[test]
+fn read_15_leader_steps_down_right_when_the_round_completes() {
+    for_seeds(|seed| {
+        let mut cluster = Cluster::three();
+        cluster.must_put("k", "v");
+        for store in 1..=3 {
+            cluster.must_eq(store, "k", "v");
+        }
+        let to_one = |kinds: &[MessageKind]| Match {
+            kinds: kinds.to_vec(),
+            to: Some(1),
+            ..Match::default()
+        };
+        let confirmations = cluster.filter(to_one(&[MessageKind::HeartbeatResponse]), Action::Hold);
+        let taking_over = [MessageKind::RequestVote, MessageKind::Append, MessageKind::Heartbeat];
+        let votes = cluster.filter(to_one(&taking_over), Action::Hold);
+        let region = cluster.region(1);
+        let read = cluster.ask(1, read_of(&region, 1, "k", true)).expect("store 1 runs");
+        cluster.wait("a confirmation", |world| world.network.taken(confirmations) > 0);
+        let leader = *region.peer_on(StoreId::must(1)).expect("a member");
+        let target = *region.peer_on(StoreId::must(3)).expect("a member");
+        cluster.ask(1, admin_command(&region, leader, AdminCommand::TransferLeader(target)));
+        cluster.wait("a vote to be asked for", |world| world.network.taken(votes) > 0);
+        let early = cluster.answer_to(read);
+        assert!(early.is_none_or(|answer| answer.body.is_err()), "nobody can have confirmed it");
+        // All that is said to the old leader comes in one turn.
+        let began = cluster.now;
+        cluster.pause(1, 50 * MILLI);
+        for filter in if seed % 2 == 0 { [confirmations, votes] } else { [votes, confirmations] } {
+            cluster.release(filter);
+        }
+        cluster.wait("an answer to the read", |world| world.answer_to(read).is_some());
+        assert!(cluster.now - began <= 50 * MILLI + 200 * MILLI, "longer than a heartbeat");
+        let answer = cluster.answer_to(read).cloned();
+        if answer.as_ref().is_some_and(|answer| answer.body.is_ok()) {
+            assert_eq!(value(answer).as_deref(), Some("v"));
+        }
+        cluster.wait("the new leader", |world| world.leader_store(1) == Some(3));
+        cluster.must_put("k", "w");
+        assert_eq!(cluster.get_quorum("k").as_deref(), Some("w"));
+    });
+}
+
+/// Waits until a store serves `k` under the lease, off its thread; gives the value.
+fn read_beside(cluster: &mut Cluster, store: u64) -> Option<String> {
+    let mut found = None;
+    cluster.wait("a read off the store thread", |world| {
+        let region = world.newest_region(1).expect("somebody knows it");
+        let command = read_of(&region, store, "k", false);
+        found = world.read_beside(store, &command);
+        // What a lease needs is renewed by what goes through the store.
+        if found.is_none() {
+            world.ask(store, command);
+        }
+        found.is_some()
+    });
+    value(found)
+}
+
+#[test]
+fn read_16_replaced_peer_id_in_a_cached_delegate() {
+    for_seeds(|_| {
+        let mut cluster = Cluster::three();
+        cluster.must_put("k", "v1");
+        assert_eq!(read_beside(&mut cluster, 1).as_deref(), Some("v1"));
+        let before = cluster.region(1);
+        cluster.lead(1, 2);
+        cluster.must_remove(1, 1);
+        cluster.wait_gone(1, 1);
+        cluster.must_add(1, 1, 401);
+        cluster.must_put("k", "v2");
+        cluster.must_eq(1, "k", "v2");
+        cluster.lead(1, 1);
+        cluster.must_put("k", "v3");
+        assert_eq!(read_beside(&mut cluster, 1).as_deref(), Some("v3"));
+        assert_eq!(cluster.get("k").as_deref(), Some("v3"));
+        // The old id is not served.
+        let old = read_of(&before, 1, "k", false);
+        assert_eq!(cluster.read_beside(1, &old), None);
+        assert!(cluster.call(1, old).expect("answered").body.is_err());
+    });
+}
+
+#[test]
+fn read_17_reads_work_again_after_a_failed_transfer() {
+    for_seeds(|_| {
+        let mut cluster = Cluster::three();
+        cluster.must_put("k", "v1");
+        for store in 1..=3 {
+            cluster.must_eq(store, "k", "v1");
+        }
+        cluster.isolate(3);
+        let region = cluster.region(1);
+        let leader = *region.peer_on(StoreId::must(1)).expect("a member");
+        let target = *region.peer_on(StoreId::must(3)).expect("a member");
+        let transfer = admin_command(&region, leader, AdminCommand::TransferLeader(target));
+        assert!(cluster.call(1, transfer).expect("answered").body.is_ok());
+        // Two are asked while it is under way.
+        let early = [false, true]
+            .map(|quorum| cluster.ask(1, read_of(&region, 1, "k", quorum)).expect("it runs"));
+        cluster.pass(4 * SECOND);
+        for reply in early {
+            assert!(cluster.answer_to(reply).is_some(), "left hanging");
+        }
+        assert_eq!(cluster.wait_leader(1), 1);
+        assert_eq!(value(read_from(&mut cluster, 1, false)).as_deref(), Some("v1"));
+        assert_eq!(value(read_from(&mut cluster, 1, true)).as_deref(), Some("v1"));
+        cluster.must_put("k", "v2");
+        assert_eq!(value(read_from(&mut cluster, 1, false)).as_deref(), Some("v2"));
     });
 }

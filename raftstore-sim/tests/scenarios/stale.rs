@@ -1,18 +1,21 @@
 //! Group STALE: removed peers and their tombstones.
 
+use std::time::Duration;
+
 use engine_traits::{Cf, Direction, Durability, KvEngine, RaftEngine, Range, Reader, WriteBatch};
 use raftstore_core::keys;
 use raftstore_proto::{
-    Epoch, MessageKind, Peer, PeerId, RaftMessage, RegionId, RegionPhase, StoreId, wire::record,
+    Body, Command, Epoch, MessageKind, Peer, PeerId, RaftMessage, RegionError, RegionId,
+    RegionPhase, StoreId, wire::record,
 };
 use raftstore_sim::{
-    cluster::Cluster,
+    cluster::{Cluster, get, header},
     network::{Action, Envelope, Match},
     queue::SECOND,
-    world::World,
+    world::{Stage, World},
 };
 
-use crate::{for_seeds, scenario_plan};
+use crate::{for_seeds, plan_with, scenario_plan};
 
 /// Every key in the data engine of a store.
 fn rows(world: &World, store: u64) -> Vec<(Cf, Vec<u8>)> {
@@ -171,5 +174,136 @@ fn stale_09_a_new_replica_does_not_keep_strays() {
         cluster.must_put("k2", "v2");
         cluster.must_eq(3, "k2", "v2");
         cluster.must_none(3, "k0");
+    });
+}
+
+#[test]
+fn stale_11_after_isolation_the_old_peer_is_told_by_its_old_friends() {
+    for_seeds(|_| {
+        let mut cluster = Cluster::started(plan_with(4, 3, |config| {
+            config.max_leader_missing_duration = Duration::from_secs(3_600);
+        }));
+        cluster.pd.absent_until = u64::MAX;
+        cluster.lead(1, 1);
+        cluster.must_put("k1", "v1");
+        cluster.must_eq(3, "k1", "v1");
+        cluster.isolate(3);
+        cluster.must_add(1, 4, 404);
+        cluster.must_eq(4, "k1", "v1");
+        cluster.must_remove(1, 3);
+        cluster.pass(5 * SECOND);
+        assert_eq!(cluster.on_disk(3, "k1").as_deref(), Some("v1"));
+        cluster.mend();
+        cluster.wait_within(10 * SECOND, "the data on store 3 to go", |world| {
+            rows(world, 3).len() == 2
+        });
+        assert!(cluster.peer_status(3, 1).is_none());
+    });
+}
+
+#[test]
+fn stale_12_uninitialised_stale_peer_after_restart() {
+    for_seeds(|_| {
+        let mut cluster = Cluster::started(scenario_plan(4, 3));
+        cluster.lead(1, 1);
+        cluster.must_put("k1", "v1");
+        cluster.filter(
+            Match { kinds: vec![MessageKind::Snapshot], to: Some(4), ..Match::default() },
+            Action::Drop,
+        );
+        cluster.must_add_learner(1, 4, 404);
+        cluster.wait("an empty peer", |world| {
+            world.peer_status(4, 1).is_some_and(|peer| !peer.region.is_initialized())
+        });
+        cluster.pass(SECOND);
+        cluster.isolate(4);
+        cluster.must_remove(1, 4);
+        cluster.power_loss(4);
+        cluster.start(4);
+        assert!(cluster.stays(5 * SECOND, |world| world.peer_status(4, 1).is_none()));
+        cluster.mend();
+        cluster.must_put("k2", "v2");
+        cluster.pass(5 * SECOND);
+        assert!(cluster.peer_status(4, 1).is_none());
+        assert_eq!(cluster.on_disk(4, "k1"), None);
+    });
+}
+
+#[test]
+fn stale_13_local_read_cache_and_a_late_apply_of_a_removed_peer() {
+    for_seeds(|_| {
+        let mut cluster = Cluster::started(scenario_plan(4, 3));
+        cluster.lead(1, 1);
+        cluster.must_put("k1", "v1");
+        cluster.must_eq(2, "k1", "v1");
+        cluster.stand_still(2, Stage::Apply);
+        cluster.must_add_learner(1, 4, 404);
+        cluster.wait("store 2 to have the change before it", |world| {
+            let leader = world.peer_status(1, 1).expect("it runs");
+            let follower = world.peer_status(2, 1).expect("it runs");
+            world.waits_at(2, Stage::Apply) && follower.committed == leader.committed
+        });
+        assert_eq!(cluster.peer_status(2, 1).expect("it runs").region.epoch.conf_ver, 1);
+        cluster.isolate(2);
+        cluster.must_remove(1, 2);
+        // Longer than a peer goes without a leader before it asks PD.
+        cluster.pass(20 * SECOND);
+        let region = cluster.region(1);
+        cluster.go_on(2, Stage::Apply);
+        cluster.wait_gone(1, 2);
+        cluster.wait("store 2 to be emptied", |world| rows(world, 2).len() == 2);
+        assert!(tombstone(&cluster, 2).is_some());
+        let gone = Peer::voter(PeerId::must(102), StoreId::must(2));
+        let read =
+            Command { header: header(&region, gone), body: Body::Operations(vec![get("k1")]) };
+        assert_eq!(cluster.read_beside(2, &read), None);
+        match cluster.call(2, read).expect("answered").body {
+            Err(RegionError::RegionNotFound { .. }) => {}
+            other => panic!("{other:?}"),
+        }
+    });
+}
+
+#[test]
+fn stale_14_a_one_replica_region_never_suspects_itself() {
+    for_seeds(|_| {
+        let short = |config: &mut raftstore_core::Config| {
+            config.max_leader_missing_duration = Duration::from_secs(3);
+        };
+        let mut cluster = Cluster::started(plan_with(1, 1, short));
+        cluster.must_put("k1", "v1");
+        cluster.pass(10 * SECOND);
+        assert_eq!(cluster.pd.validations, 0);
+        cluster.kill(1);
+        cluster.start(1);
+        cluster.pass(10 * SECOND);
+        assert_eq!(cluster.pd.validations, 0);
+        assert_eq!(cluster.get("k1").as_deref(), Some("v1"));
+
+        // Others do.
+        let mut cluster = Cluster::started(plan_with(3, 3, short));
+        cluster.isolate(3);
+        cluster.pass(10 * SECOND);
+        assert!(cluster.pd.validations > 0);
+    });
+}
+
+#[test]
+fn stale_15_removed_replicas_on_the_minority_side_remove_themselves() {
+    for_seeds(|_| {
+        let mut cluster = Cluster::started(scenario_plan(5, 5));
+        cluster.lead(1, 1);
+        cluster.must_put("k1", "v1");
+        for store in [4, 5] {
+            cluster.must_eq(store, "k1", "v1");
+        }
+        cluster.partition(&[1, 2, 3], &[4, 5]);
+        cluster.must_remove(1, 4);
+        cluster.must_remove(1, 5);
+        for store in [4, 5] {
+            cluster.wait_gone(1, store);
+            cluster.wait("the store to be emptied", |world| rows(world, store).len() == 2);
+        }
+        cluster.must_put("k2", "v2");
     });
 }

@@ -8,6 +8,7 @@ use raftstore_sim::{
     cluster::{Cluster, admin_command, get, header, put, value_in},
     network::{Action, Match},
     queue::SECOND,
+    world::Stage,
 };
 
 use crate::{for_seeds, plan_with, scenario_plan};
@@ -105,5 +106,28 @@ fn tl_04_pd_orders_a_transfer_to_each_member_in_turn() {
                 other => panic!("{other:?}"),
             }
         }
+    });
+}
+
+#[test]
+fn tl_05_not_to_one_that_applies_slowly() {
+    for_seeds(|_| {
+        let mut cluster = Cluster::three();
+        cluster.stand_still(3, Stage::Apply);
+        for number in 0..300 {
+            cluster.must_put("k", &format!("v{number}"));
+        }
+        cluster.pass(SECOND);
+        let region = cluster.region(1);
+        let leader = *region.peer_on(StoreId::must(1)).expect("a member");
+        let target = *region.peer_on(StoreId::must(3)).expect("a member");
+        let transfer = admin_command(&region, leader, AdminCommand::TransferLeader(target));
+        assert!(cluster.call(1, transfer).expect("answered").body.is_ok(), "it is advice");
+        assert!(cluster.stays(3 * SECOND, |world| world.leader_store(1) == Some(1)));
+        cluster.must_put("k", "after");
+        cluster.go_on(3, Stage::Apply);
+        cluster.must_eq(3, "k", "after");
+        cluster.lead(1, 3);
+        cluster.must_put("k", "last");
     });
 }
