@@ -281,8 +281,9 @@ mod tests {
         assert!(!Layout::open(&dir, SETTINGS).unwrap().is_new());
     }
 
+    /// XT-11: two processes never are the same store.
     #[test]
-    fn a_directory_in_use_is_refused() {
+    fn xt_11_a_directory_in_use_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let _held = Layout::open(folder.path(), SETTINGS).unwrap();
         let error = Layout::open(folder.path(), SETTINGS).unwrap_err();

@@ -14,8 +14,9 @@ use targets::{
 /// A fraction of a second for each target.
 const INPUTS: u64 = 20_000;
 
+/// XT-07: hostile bytes; what they cost in memory is in `guard_memory`.
 #[test]
-fn no_decoder_panics_or_reads_its_own_writing_differently() {
+fn xt_07_no_decoder_panics_or_reads_its_own_writing_differently() {
     for (name, target) in TARGETS {
         let (mut corpus, mut numbers) = (Corpus::default(), Numbers::new(1));
         let known = seeds::of(name);

@@ -226,3 +226,77 @@ fn dropping_every_handle_ends_the_threads() {
     // The threads held the inboxes.
     assert!(logs.iter().all(|log| Arc::strong_count(log) == 1));
 }
+
+/// SNAP-24: where the receiver cannot be found the snapshot has failed, and that is told; the
+/// next attempt is one like the first.
+#[test]
+fn snap_24_a_store_that_is_not_found_fails_a_snapshot() {
+    let mut world = world();
+    make_snapshot(&world.snaps[0]);
+    world.hub.unregister(TWO);
+    send(&mut world.handles[0], snapshot_message(ONE, TWO));
+    world.logs[0].wait(&Event::Status(SnapshotStatus::Failed));
+    let snaps = Arc::new(MemSnapStore::new(1 << 20));
+    let inbox = Arc::clone(&world.logs[1]) as Arc<dyn Inbox>;
+    let _again = world.hub.register(TWO, inbox, snaps).expect("the hub is open");
+    send(&mut world.handles[0], snapshot_message(ONE, TWO));
+    world.logs[0].wait(&Event::Status(SnapshotStatus::Finished));
+    world.logs[1].wait(&Event::Message(0));
+}
+
+/// Takes messages while its gate is open.
+#[derive(Default)]
+struct Gate {
+    log: Log,
+    is_open: Mutex<bool>,
+    opened: Condvar,
+}
+
+impl Inbox for Gate {
+    fn message(&self, message: RaftMessage, snapshot: Option<(SnapKey, u64)>) {
+        let mut is_open = self.is_open.lock();
+        while !*is_open {
+            self.opened.wait(&mut is_open);
+        }
+        drop(is_open);
+        self.log.message(message, snapshot);
+    }
+
+    fn unreachable(&self, _: RegionId, _: PeerId) {}
+
+    fn snapshot_status(&self, _: RegionId, _: PeerId, _: SnapshotStatus) {}
+}
+
+/// RAFT-22: a full queue costs messages, each of which its sender hears of at once. Neither
+/// handle nor queue need anything to go on.
+#[test]
+fn raft_22_a_full_queue_drops_messages_and_not_the_connection() {
+    let config = ChannelConfig { queue_messages_max: 4, ..ChannelConfig::default() };
+    let hub = ChannelHub::new(config).expect("threads can be had");
+    let (log, gate) = (Arc::new(Log::default()), Arc::new(Gate::default()));
+    let snaps = || Arc::new(MemSnapStore::new(1));
+    let mut sender = hub.register(ONE, Arc::clone(&log) as Arc<dyn Inbox>, snaps()).unwrap();
+    let mut receiver = hub.register(TWO, Arc::clone(&gate) as Arc<dyn Inbox>, snaps()).unwrap();
+    // At most one queue is with the inbox while another fills.
+    let first_lost = (1..100).find(|number| {
+        let sent = sender.send(message(ONE, TWO, *number));
+        sender.flush();
+        assert!(matches!(sent, Ok(()) | Err(SendError::Full(TWO))), "{sent:?}");
+        sent.is_err()
+    });
+    let first_lost = first_lost.expect("a bounded queue is full some time");
+    assert_eq!(sender.send(message(ONE, TWO, 100)), Err(SendError::Full(TWO)));
+    // The other direction does not care.
+    send(&mut receiver, message(TWO, ONE, 7));
+    log.wait(&Event::Message(7));
+
+    *gate.is_open.lock() = true;
+    gate.opened.notify_all();
+    gate.log.wait(&Event::Message(first_lost - 1));
+    send(&mut sender, message(ONE, TWO, 200));
+    gate.log.wait(&Event::Message(200));
+    let came: Vec<Event> = gate.log.events.lock().clone();
+    let expected: Vec<Event> = (1..first_lost).chain([200]).map(Event::Message).collect();
+    assert_eq!(came, expected);
+    assert_eq!(hub.counters().refused, 2);
+}

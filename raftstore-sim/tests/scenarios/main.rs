@@ -2,6 +2,7 @@
 //! simulated time, and every invariant of the simulator is checked all the while.
 #![expect(clippy::panic, reason = "helpers of scenarios fail the test")]
 
+mod aio;
 mod boot;
 mod cc;
 mod consistency;
@@ -19,7 +20,9 @@ mod snap_more;
 mod spl;
 mod spl_races;
 mod stale;
+mod sys;
 mod tl;
+mod xt;
 
 use std::sync::Arc;
 

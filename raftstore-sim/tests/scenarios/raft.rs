@@ -1,4 +1,5 @@
-//! Group RAFT: replication, elections, callbacks.
+//! Group RAFT: replication, elections, callbacks. Queues of a transport that are full
+//! (RAFT-22) are in `transport-traits/tests/channel.rs`.
 
 use raftstore_proto::{
     AdminCommand, Body, ChangeKind, Command, MessageKind, PeerChange, RegionError, StoreId,

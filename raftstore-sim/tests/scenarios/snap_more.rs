@@ -1,9 +1,8 @@
 //! Group SNAP, second part: snapshots that overlap, fail on their way, come too late, or rest
 //! on disk for longer than anybody needs them.
 //!
-//! Elsewhere: an address that cannot be resolved (SNAP-24) and what a transport does with a
-//! stream that hangs (SNAP-28, first half) are matters of transports; see the tests of
-//! `transport-traits`. What stores make of it is here.
+//! A receiver that cannot be found (SNAP-24) is in `transport-traits/tests/channel.rs`; what
+//! stores make of the failure is in SNAP-17 and SNAP-29.
 
 use std::time::Duration;
 
