@@ -6,7 +6,7 @@ use std::{
 };
 
 use engine_traits::{KvEngine, RaftEngine};
-use raftstore_proto::{RegionError, RegionId, Response, StoreId};
+use raftstore_proto::{DiskUsage, RegionError, RegionId, Response, StoreId};
 
 use crate::{
     Config, Dropped, Effects, MonoTime, ReplyId, StoreMeta, StoreMetrics, Task, hooks::Hooks,
@@ -59,6 +59,8 @@ pub(crate) struct Context<K, R, H> {
     pub(crate) lock_cf_bytes: u64,
     /// A round has lasted as long as an election timeout since the last report.
     pub(crate) was_slow: bool,
+    /// How full the store is.
+    pub(crate) disk: DiskUsage,
     /// Bytes of committed entries given to apply and not yet applied.
     pub(crate) apply_backlog_bytes: u64,
     pub(crate) metrics: StoreMetrics,

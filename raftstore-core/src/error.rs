@@ -49,6 +49,8 @@ pub enum Dropped {
     ReadTooEarly,
     /// Entries that fail their checksum.
     Damaged,
+    /// For a store that is too full for it.
+    DiskFull,
 }
 
 /// This store must stop: nothing it says may be believed any more.

@@ -11,7 +11,9 @@ use std::{
 use bytes::Bytes;
 use engine_traits::Snapshot;
 use pd_client::{Order, RegionHeartbeat, RegionRoute, StoreStats};
-use raftstore_proto::{Cf, Command, Epoch, PeerId, RaftMessage, Region, RegionId, Response};
+use raftstore_proto::{
+    Cf, Command, DiskUsage, Epoch, PeerId, RaftMessage, Region, RegionId, Response,
+};
 use transport_traits::{SnapDirection, SnapKey, SnapshotStatus};
 
 use crate::{
@@ -101,6 +103,8 @@ pub enum Event {
     Pd(PdAnswer),
     /// Stop: answer everybody, take nothing more.
     Stop,
+    /// How full the store is from now on. A driver that says nothing has room.
+    DiskUsage(DiskUsage),
     /// A client asks several regions of this lane for reads at once. Answered with one
     /// entry of [`Effects::batches`].
     BatchSnapshot {

@@ -94,6 +94,12 @@ pub enum RegionError {
         /// How long to wait, in milliseconds.
         backoff_ms: u64,
     },
+    /// Write elsewhere, free space, or wait: too few replicas have room for this.
+    #[error("{} of the region's stores are short of space", stores.len())]
+    DiskFull {
+        /// The stores that are short of room.
+        stores: Vec<StoreId>,
+    },
     /// Do not retry: cut the command into smaller ones.
     #[error("entry of {size_bytes} bytes exceeds the limit of {max_bytes} in region {region}")]
     EntryTooLarge {

@@ -21,6 +21,7 @@ mod message;
 mod pb;
 mod region;
 mod state;
+mod usage;
 pub mod wire;
 
 pub use cf::{Cf, DATA_CFS};
@@ -36,3 +37,4 @@ pub use region::{Epoch, Peer, PeerRole, Region};
 pub use state::{
     ApplyState, HardState, LocalState, RegionPhase, RegionState, StoreIdent, Truncated,
 };
+pub use usage::DiskUsage;

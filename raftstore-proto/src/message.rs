@@ -5,7 +5,7 @@ use protobuf::Message as _;
 use raft_proto::eraftpb;
 
 use crate::{
-    DecodeError, Epoch, Peer, RegionId,
+    DecodeError, DiskUsage, Epoch, Peer, RegionId,
     guard::{self, Limits},
     pb::raft_serverpb,
     wire::region::{epoch_from_pb, epoch_to_pb, peer_from_pb, peer_to_pb},
@@ -58,6 +58,19 @@ impl RaftMessage {
         self.0.start_key = start;
         self.0.end_key = end;
         self
+    }
+
+    /// Tells how full the sender's store is.
+    #[must_use]
+    pub fn with_disk_usage(mut self, usage: DiskUsage) -> Self {
+        self.0.disk_usage = usage.to_number();
+        self
+    }
+
+    /// How full the sender's store is.
+    #[must_use]
+    pub const fn disk_usage(&self) -> DiskUsage {
+        DiskUsage::from_number(self.0.disk_usage)
     }
 
     /// The region it is about; `None` if the sender named none.

@@ -2,6 +2,7 @@
 
 #![expect(
     clippy::all,
+    clippy::too_many_lines,
     clippy::unwrap_used,
     clippy::use_self,
     elided_lifetimes_in_paths,

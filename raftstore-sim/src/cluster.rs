@@ -554,6 +554,7 @@ const fn is_final(error: &RegionError) -> bool {
         error,
         RegionError::InvalidCommand { .. }
             | RegionError::EntryTooLarge { .. }
+            | RegionError::DiskFull { .. }
             | RegionError::KeyNotInRegion { .. }
             | RegionError::ConfChangeRejected { .. }
             | RegionError::ConfChangeUnsafe { .. }

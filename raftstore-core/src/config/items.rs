@@ -143,6 +143,9 @@ items! {
     raftdb_path: String, text = String::new();
     /// Bytes the store claims to have; 0 is what the device has.
     capacity: u64, size = 0, 0..=1024 * TIB;
+    /// Bytes to keep free: with less than twice as many left a store takes no new data, with
+    /// less than that only what frees space. Looked at with each report to PD; zero is off.
+    reserve_space: u64, size = 0, 0..=1024 * TIB;
 
     /// One raft tick. The only tick that cannot be turned off.
     raft_base_tick_interval: Duration, duration = SECOND, MS..=MINUTE;

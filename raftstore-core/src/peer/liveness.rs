@@ -38,7 +38,7 @@ impl<R: RaftEngine> Peer<R> {
     }
 
     /// Members that need a snapshot or are installing one, as the leader knows.
-    fn pending_peers(&self) -> Vec<raftstore_proto::Peer> {
+    pub(super) fn pending_peers(&self) -> Vec<raftstore_proto::Peer> {
         let truncated = self.group.storage().truncated.index;
         let behind: Vec<u64> = self
             .group

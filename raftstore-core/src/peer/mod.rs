@@ -12,6 +12,7 @@ mod propose;
 mod raft_group;
 mod read;
 mod reads;
+mod room;
 mod size;
 mod snapshot;
 mod split;
@@ -26,8 +27,8 @@ use std::{
 use engine_traits::{KvEngine, RaftEngine};
 use raft::eraftpb::{Message, MessageType};
 use raftstore_proto::{
-    ApplyState, Epoch, LocalState, Peer as Replica, PeerId, PeerRole, RaftMessage, Region,
-    RegionError, RegionId,
+    ApplyState, DiskUsage, Epoch, LocalState, Peer as Replica, PeerId, PeerRole, RaftMessage,
+    Region, RegionError, RegionId,
 };
 
 pub(crate) use collect::Round;
@@ -104,6 +105,8 @@ pub(crate) struct Peer<R: RaftEngine> {
     known: BTreeMap<PeerId, Replica>,
     /// The newest epoch in which a leader spoke to this peer, and so counted it a member.
     spoken_to: Epoch,
+    /// Members whose stores said last that they are short of room.
+    short_of_room: BTreeMap<PeerId, DiskUsage>,
     /// When this peer last heard from a leader it could follow, or led.
     leader_heard_at: MonoTime,
     /// Cut of the log whose entries still lie in the engine: (first index to keep, KV
@@ -216,6 +219,7 @@ impl<R: RaftEngine> Peer<R> {
             replicas_read: false,
             is_behind: false,
             heard: BTreeMap::new(),
+            short_of_room: BTreeMap::new(),
             known: BTreeMap::new(),
             spoken_to: Epoch::default(),
             leader_heard_at: ctx.now,
@@ -294,7 +298,8 @@ impl<R: RaftEngine> Peer<R> {
     }
 
     /// Notes who sent a message, so that answers find it before the region lists it.
-    pub(crate) fn note_sender(&mut self, sender: Replica, now: MonoTime) {
+    pub(crate) fn note_sender(&mut self, sender: Replica, disk: DiskUsage, now: MonoTime) {
+        self.note_disk(sender.id, disk);
         if self.region.peer(sender.id).is_none() {
             self.known.insert(sender.id, sender);
         }
@@ -323,6 +328,7 @@ impl<R: RaftEngine> Peer<R> {
 
     pub(crate) fn forget_member(&mut self, id: PeerId) {
         self.heard.remove(&id);
+        self.short_of_room.remove(&id);
         self.known.remove(&id);
     }
 
@@ -488,6 +494,10 @@ impl<R: RaftEngine> Peer<R> {
                 tracing::debug!(region = %self.region_id(), to = message.to, "unknown target");
                 continue;
             };
+            // It would be dropped there. Empty ones go: their answers tell when there is room.
+            if self.is_full(to.id) && !message.entries.is_empty() {
+                continue;
+            }
             let first_contact =
                 matches!(kind, MessageType::MsgRequestVote | MessageType::MsgRequestPreVote)
                     || (kind == MessageType::MsgHeartbeat && message.commit == 0);
@@ -495,7 +505,8 @@ impl<R: RaftEngine> Peer<R> {
                 ctx.metrics.snapshots_sent += 1;
             }
             let mut envelope =
-                RaftMessage::new(self.region_id(), self.replica, to, self.region.epoch, message);
+                RaftMessage::new(self.region_id(), self.replica, to, self.region.epoch, message)
+                    .with_disk_usage(ctx.disk);
             if first_contact && self.is_initialized() {
                 envelope =
                     envelope.with_range(self.region.start_key.clone(), self.region.end_key.clone());

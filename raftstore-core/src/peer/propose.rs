@@ -3,8 +3,8 @@
 
 use engine_traits::{KvEngine, RaftEngine};
 use raftstore_proto::{
-    AdminCommand, AdminResponse, Body, Command, EntryFlags, Header, Peer as Replica, PeerChange,
-    RegionError, Response, ResponseBody, StatusCommand, StatusResponse, wire,
+    AdminCommand, AdminResponse, Body, Command, DiskUsage, EntryFlags, Header, Peer as Replica,
+    PeerChange, RegionError, Response, ResponseBody, StatusCommand, StatusResponse, wire,
 };
 
 use super::{
@@ -101,6 +101,10 @@ impl<R: RaftEngine> Peer<R> {
     ) -> Result<Result<(), RegionError>, FatalError> {
         Ok(match &command.body {
             Body::Operations(operations) => match Self::classify(operations) {
+                // It may be far behind, and takes nothing that would bring it nearer.
+                Ok(true) if ctx.disk == DiskUsage::Full && !self.is_leader() => {
+                    Err(RegionError::DiskFull { stores: vec![ctx.store] })
+                }
                 Ok(true) => {
                     if let Some(reply) = reply {
                         self.read(ctx, reply, command)?;
@@ -161,6 +165,7 @@ impl<R: RaftEngine> Peer<R> {
         command: &Command,
         flags: EntryFlags,
     ) -> Result<(), RegionError> {
+        self.check_room(ctx, &command.body)?;
         if let Some(reason) = ctx.over_budget() {
             return Err(RegionError::ServerIsBusy { reason, backoff_ms: 50 });
         }
@@ -188,6 +193,7 @@ impl<R: RaftEngine> Peer<R> {
     ) -> Result<(), RegionError> {
         let members = self.members(ctx.now, ctx.config.election_timeout() * 4);
         membership::admit_change(&self.situation(&members), changes)?;
+        self.check_room(ctx, &command.body)?;
         let placed = self.group.propose_conf_change(changes, wire::encode_command(command))?;
         self.proposed(ctx, reply, placed);
         Ok(())
@@ -233,6 +239,8 @@ impl<R: RaftEngine> Peer<R> {
             .is_some_and(|at| ctx.now.since(at) < ctx.config.raft_base_tick_interval * 3);
         let refused = if recent_change {
             Err("a membership change was applied a moment ago")
+        } else if !self.has_room_to_lead(to.id) {
+            Err("the target's store is short of room")
         } else {
             membership::admit_transfer(&self.situation(&members), to, TRANSFER_LAG_MAX)
         };

@@ -63,6 +63,9 @@ impl<R: RaftEngine> Peer<R> {
         let SnapshotMaking::Wanted(request_index) = *making else {
             return;
         };
+        if self.nobody_takes_snapshots() {
+            return;
+        }
         let given_up = GivenUp::default();
         *making = SnapshotMaking::Underway(given_up.clone());
         drop(making);

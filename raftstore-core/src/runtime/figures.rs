@@ -5,6 +5,7 @@ use std::{io, sync::Arc, time::SystemTime};
 
 use engine_traits::{KvEngine, RaftEngine};
 use pd_client::StoreStats;
+use raftstore_proto::DiskUsage;
 use transport_traits::SnapStore;
 
 /// What a device has.
@@ -52,6 +53,17 @@ pub(super) fn figures<K: KvEngine, R: RaftEngine>(
         let used = kv.stats().used_bytes + raft.stats().used_bytes + snapshot_bytes;
         complete(stats, used, capacity_bytes, disk, start_time_seconds)
     })
+}
+
+/// How full a store with `available_bytes` is that is to keep `reserve_bytes` free.
+pub(super) const fn usage(available_bytes: u64, reserve_bytes: u64) -> DiskUsage {
+    if available_bytes < reserve_bytes {
+        DiskUsage::Full
+    } else if available_bytes < reserve_bytes.saturating_mul(2) {
+        DiskUsage::AlmostFull
+    } else {
+        DiskUsage::Normal
+    }
 }
 
 fn complete(
@@ -106,6 +118,16 @@ mod tests {
         assert_eq!(figures(100, 500), (500, 400, 100));
         assert_eq!(figures(600, 500), (500, 0, 600));
         assert_eq!(figures(100, 5000), (1000, 600, 100));
+    }
+
+    #[test]
+    fn a_store_is_full_below_its_reserve_and_almost_below_twice_that() {
+        let of = |available| usage(available, 100);
+        assert_eq!([of(0), of(99)], [DiskUsage::Full; 2]);
+        assert_eq!([of(100), of(199)], [DiskUsage::AlmostFull; 2]);
+        assert_eq!([of(200), of(u64::MAX)], [DiskUsage::Normal; 2]);
+        assert_eq!(usage(0, 0), DiskUsage::Normal, "nothing is reserved");
+        assert_eq!(usage(u64::MAX - 1, u64::MAX), DiskUsage::Full);
     }
 
     #[test]

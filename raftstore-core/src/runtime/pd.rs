@@ -14,12 +14,12 @@ use std::{
 
 use crossbeam_channel::{Receiver, select};
 use pd_client::{Order, PdClient, RegionHeartbeat, RegionRoute, StoreStats};
-use raftstore_proto::{PeerId, Region, RegionId, StoreId};
+use raftstore_proto::{DiskUsage, PeerId, Region, RegionId, StoreId};
 
 use super::{
     executor::{Executor, JobId},
     fail_points::fail_point,
-    figures::Figures,
+    figures::{Figures, usage},
     shared::Shared,
 };
 use crate::{Event, FatalError, PdAnswer, PdRequest, StoreReport};
@@ -57,6 +57,9 @@ pub(super) struct PdThread {
     wakes: Receiver<JobId>,
     executor: Executor<End>,
     figures: Figures,
+    /// What is to be kept free, and what the lanes were told last.
+    reserve_bytes: u64,
+    usage: DiskUsage,
     shared: Arc<Shared>,
     backlog: Backlog,
     in_flight: usize,
@@ -172,7 +175,7 @@ impl PdThread {
         client: Arc<dyn PdClient>,
         store: StoreId,
         requests: Receiver<PdRequest>,
-        figures: Figures,
+        (figures, reserve_bytes): (Figures, u64),
         shared: Arc<Shared>,
     ) -> Self {
         let (bell, wakes) = crossbeam_channel::unbounded();
@@ -183,6 +186,8 @@ impl PdThread {
             wakes,
             executor: Executor::new(bell),
             figures,
+            reserve_bytes,
+            usage: DiskUsage::Normal,
             shared,
             backlog: Backlog::default(),
             in_flight: 0,
@@ -240,6 +245,7 @@ impl PdThread {
                 }),
                 Next::Store(stats) => {
                     let stats = (self.figures)(stats);
+                    self.tell_usage(stats.available_bytes);
                     self.spawn(
                         async move { End::StoreReported(client.store_heartbeat(stats).await) },
                     );
@@ -254,6 +260,16 @@ impl PdThread {
                     End::Validated(region, peer, client.region_by_id(region).await)
                 }),
             }
+        }
+    }
+
+    /// Tells the lanes how full the store is, when that has changed.
+    fn tell_usage(&mut self, available_bytes: u64) {
+        let usage = usage(available_bytes, self.reserve_bytes);
+        if usage != self.usage {
+            tracing::warn!(?usage, available_bytes, "room on this store");
+            self.usage = usage;
+            self.shared.tell_all(|| Event::DiskUsage(usage));
         }
     }
 

@@ -209,6 +209,7 @@ impl<K: KvEngine> Node<K> {
             (options.connect)(store, inbox, Arc::clone(&snaps)).map_err(StartError::Transport)?;
         let figures =
             figures(kv.clone(), raft.clone(), Arc::clone(&snaps), config.capacity, options.disk);
+        let figures = (figures, config.reserve_space);
         let pd_shared = Arc::clone(&shared);
         let pd: Box<dyn FnOnce(_) -> _> =
             Box::new(move |requests| PdThread::new(pd, store, requests, figures, pd_shared));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use engine_traits::{KvEngine, RaftEngine};
 use pd_client::StoreStats;
-use raftstore_proto::{AdminCommand, RegionId};
+use raftstore_proto::{AdminCommand, DiskUsage, RegionId};
 
 use super::{
     Store,
@@ -50,6 +50,7 @@ pub(super) struct TickSchedule {
     compact_locks: Every,
     snap_gc: Every,
     consistency: Every,
+    lead_elsewhere: Every,
 }
 
 /// See [`TickSchedule::tick`].
@@ -65,6 +66,7 @@ pub(super) struct Due {
     pub(super) compact_locks: bool,
     pub(super) snap_gc: bool,
     pub(super) consistency: bool,
+    pub(super) lead_elsewhere: bool,
 }
 
 impl TickSchedule {
@@ -84,6 +86,8 @@ impl TickSchedule {
             consistency: Every::new(
                 config.ticks(config.consistency_check_interval) * u64::from(config.lanes),
             ),
+            // An attempt takes up to one election timeout, in which nothing is proposed.
+            lead_elsewhere: Every::new(4 * config.raft_election_timeout_ticks as u64),
         }
     }
 
@@ -100,6 +104,7 @@ impl TickSchedule {
             compact_locks: self.compact_locks.is_due(),
             snap_gc: self.snap_gc.is_due(),
             consistency: self.consistency.is_due(),
+            lead_elsewhere: self.lead_elsewhere.is_due(),
         }
     }
 }
@@ -141,6 +146,9 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
         {
             let number = *number;
             self.ctx.want_kv_durable(number);
+        }
+        if due.lead_elsewhere && self.ctx.disk != DiskUsage::Normal {
+            self.lead_elsewhere();
         }
         self.flush_commits_due |= due.flush_commits;
     }
@@ -225,6 +233,19 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
             if let Err(error) = peer.on_command(ctx, None, command) {
                 // As above.
                 tracing::error!(%region, %error, "joint configuration not left");
+            }
+        }
+    }
+
+    /// Has leaders hand over to members on stores that have room.
+    fn lead_elsewhere(&mut self) {
+        let ctx = &mut self.ctx;
+        for peer in self.peers.values_mut().filter(|peer| peer.is_active()) {
+            let Some(admin) = peer.leads_better(ctx) else { continue };
+            let (region, command) = (peer.region_id(), peer.own_command(admin));
+            if let Err(error) = peer.on_command(ctx, None, command) {
+                // As above.
+                tracing::error!(%region, %error, "leadership not moved off a full store");
             }
         }
     }

@@ -2,8 +2,8 @@
 
 use engine_traits::{Cf, KvEngine, RaftEngine};
 use raftstore_proto::{
-    ApplyState, Epoch, LocalState, MessageKind, Peer as Replica, RaftMessage, Region, RegionId,
-    RegionState, wire,
+    ApplyState, DiskUsage, Epoch, LocalState, MessageKind, Peer as Replica, RaftMessage, Region,
+    RegionId, RegionState, wire,
 };
 use transport_traits::SnapKey;
 
@@ -218,7 +218,7 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
         let Some(peer) = self.peers.get_mut(&region) else {
             return Ok(());
         };
-        peer.note_sender(envelope.from, self.ctx.now);
+        peer.note_sender(envelope.from, message.disk_usage(), self.ctx.now);
         if matches!(
             envelope.kind,
             Some(MessageKind::Append | MessageKind::Heartbeat | MessageKind::Snapshot)
@@ -290,6 +290,9 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
                 }
             }
             Some(MessageKind::Append) if message.entries_len() > 0 => {
+                if self.ctx.disk == DiskUsage::Full {
+                    return Err(Dropped::DiskFull);
+                }
                 if taking_snapshot || self.ctx.over_budget().is_some() {
                     return Err(Dropped::Backpressure);
                 }
@@ -299,6 +302,9 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
                     return Err(Dropped::Damaged);
                 }
             }
+            Some(MessageKind::TimeoutNow) if self.ctx.disk != DiskUsage::Normal => {
+                return Err(Dropped::DiskFull);
+            }
             Some(MessageKind::TimeoutNow)
                 if taking_snapshot
                     || peer.apply_lag() > CAMPAIGN_LAG_MAX
@@ -307,6 +313,9 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
                 return Err(Dropped::Backpressure);
             }
             Some(MessageKind::Snapshot) => {
+                if self.ctx.disk == DiskUsage::Full {
+                    return Err(Dropped::DiskFull);
+                }
                 if taking_snapshot || peer.group.pending_snapshot().is_some() {
                     return Err(Dropped::ApplyingSnapshot);
                 }

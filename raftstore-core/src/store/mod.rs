@@ -150,6 +150,7 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
             Event::Pd(PdAnswer::Validated { region, peer, route }) => {
                 self.on_validated(region, peer, route);
             }
+            Event::DiskUsage(usage) => self.ctx.disk = usage,
             Event::Stop => self.on_stop(),
             Event::BatchSnapshot { reply, commands } => self.on_batch_snapshot(reply, &commands)?,
         }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use engine_traits::{KvEngine, RaftEngine};
-use raftstore_proto::StoreId;
+use raftstore_proto::{DiskUsage, StoreId};
 use transport_traits::{SnapDirection, SnapKey};
 
 use super::{
@@ -122,6 +122,7 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
             compact_candidates: BTreeSet::new(),
             lock_cf_bytes: 0,
             was_slow: false,
+            disk: DiskUsage::Normal,
             apply_backlog_bytes: 0,
             metrics: StoreMetrics::default(),
         };

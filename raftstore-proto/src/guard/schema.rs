@@ -168,6 +168,7 @@ pub(super) static RAFT_MESSAGE: Schema = generated(&[
     number(6),
     bytes(7),
     bytes(8),
+    number(12),
     number(1000),
 ]);
 
@@ -235,6 +236,7 @@ pub(super) static ERROR: Schema = generated(&[
     boxed::<errorpb::RaftEntryTooLarge>(9, &ENTRY_TOO_LARGE),
     boxed::<errorpb::ReadIndexNotReady>(11, &READ_NOT_READY),
     boxed::<errorpb::RegionNotInitialized>(14, &ONE_NUMBER),
+    boxed::<errorpb::DiskFull>(15, &DISK_FULL),
     boxed::<errorpb::MismatchPeerId>(20, &TWO_NUMBERS),
 ]);
 pub(super) static NOT_LEADER: Schema = generated(&[number(1), boxed::<metapb::Peer>(2, &PEER)]);
@@ -245,6 +247,7 @@ pub(super) static KEY_NOT_IN_REGION: Schema = generated(&[bytes(1), number(2), b
 pub(super) static REGIONS: Schema = generated(&[grown::<metapb::Region>(1, &REGION)]);
 pub(super) static SERVER_IS_BUSY: Schema = generated(&[text(1), number(2)]);
 pub(super) static ENTRY_TOO_LARGE: Schema = generated(&[number(1), number(2), number(1000)]);
+pub(super) static DISK_FULL: Schema = generated(&[numbers(1), text(2)]);
 pub(super) static READ_NOT_READY: Schema = generated(&[text(1), number(2)]);
 
 pub(super) static RESPONSE: Schema = generated(&[
@@ -350,6 +353,7 @@ mod tests {
         check::<errorpb::KeyNotInRegion>(&KEY_NOT_IN_REGION);
         check::<errorpb::EpochNotMatch>(&REGIONS);
         check::<errorpb::ServerIsBusy>(&SERVER_IS_BUSY);
+        check::<errorpb::DiskFull>(&DISK_FULL);
         check::<errorpb::StaleCommand>(&EMPTY);
         check::<errorpb::StoreNotMatch>(&TWO_NUMBERS);
         check::<errorpb::RaftEntryTooLarge>(&ENTRY_TOO_LARGE);

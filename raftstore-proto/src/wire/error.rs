@@ -44,6 +44,11 @@ pub(super) fn error_to_pb(error: &RegionError) -> errorpb::Error {
             detail.reason = reason.as_str().to_owned();
             detail.backoff_ms = *backoff_ms;
         }
+        RegionError::DiskFull { stores } => {
+            let detail = out.mut_disk_full();
+            detail.store_id = stores.iter().map(|store| store.get()).collect();
+            detail.reason = error.to_string();
+        }
         RegionError::EntryTooLarge { region, size_bytes, max_bytes } => {
             let detail = out.mut_raft_entry_too_large();
             detail.region_id = region.get();
@@ -126,6 +131,10 @@ fn typed_without_region(error: &errorpb::Error) -> Result<Option<RegionError>, D
     }
     if error.stale_command.is_some() {
         return Ok(Some(RegionError::StaleCommand));
+    }
+    if let Some(detail) = error.disk_full.as_ref() {
+        let stores = detail.store_id.iter().map(|store| StoreId::try_from(*store));
+        return Ok(Some(RegionError::DiskFull { stores: stores.collect::<Result<_, _>>()? }));
     }
     if let Some(detail) = error.store_not_match.as_ref() {
         let asked = StoreId::try_from(detail.request_store_id)?;

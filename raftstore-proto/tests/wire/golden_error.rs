@@ -39,6 +39,10 @@ fn errors_with_fields() {
         RegionError::ServerIsBusy { reason: BusyReason::Apply, backoff_ms: 30 },
         len(6, all([len(1, "apply is behind"), num(2, 30)])),
     );
+    golden(
+        RegionError::DiskFull { stores: vec![StoreId::must(3), StoreId::must(4)] },
+        len(15, all([len(1, [3, 4]), len(2, "2 of the region's stores are short of space")])),
+    );
     golden(RegionError::StaleCommand, len(7, ""));
     golden(
         RegionError::StoreNotMatch { asked: StoreId::must(1), here: StoreId::must(2) },
@@ -101,8 +105,10 @@ fn words_do_not_grow_on_their_way() {
 fn foreign_errors_become_the_nearest() {
     let remote = |message: &str| RegionError::Remote { message: message.to_owned() };
     let error = |bytes: Vec<u8>| decode_response(&bytes.into()).unwrap().body.unwrap_err();
-    // disk_full 15 has no counterpart.
-    assert_eq!(error(response("no space", len(15, num(1, 3)))), remote("no space"));
+    // Repeated numbers come packed or not.
+    let full = RegionError::DiskFull { stores: vec![StoreId::must(3)] };
+    assert_eq!(error(response("no space", len(15, num(1, 3)))), full);
+    assert_eq!(error(response("no space", len(15, num(1, 0)))), remote("no space"));
     // A detail with an id of 0 is worth no more than its text.
     assert_eq!(error(response("where?", len(3, ""))), remote("where?"));
     assert_eq!(

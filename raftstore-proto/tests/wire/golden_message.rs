@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use raft_proto::eraftpb;
 use raftstore_proto::{
-    DecodeError, Epoch, MessageKind, RaftMessage, RegionId,
+    DecodeError, DiskUsage, Epoch, MessageKind, RaftMessage, RegionId,
     guard::Limits,
     wire::{decode_region, decode_snapshot_data, encode_region, encode_snapshot_data},
 };
@@ -145,10 +145,24 @@ fn absent_parts_read_as_none() {
 
 #[test]
 fn fields_of_later_versions_are_passed_over() {
-    // merge_target 9, extra_msg 10, extra_ctx 11, disk_usage 12
-    let later =
-        all([envelope(&[]), len(9, num(1, 3)), len(10, num(1, 4)), len(11, "x"), num(12, 1)]);
+    // merge_target 9, extra_msg 10, extra_ctx 11
+    let later = all([envelope(&[]), len(9, num(1, 3)), len(10, num(1, 4)), len(11, "x")]);
     assert_eq!(decode(later).unwrap().region(), Some(RegionId::must(9)));
+}
+
+#[test]
+fn disk_usage_is_a_number() {
+    // disk_usage 12
+    let usage = |number| decode(all([envelope(&[]), num(12, number)])).unwrap().disk_usage();
+    assert_eq!(decode(envelope(&[])).unwrap().disk_usage(), DiskUsage::Normal);
+    assert_eq!((usage(1), usage(2)), (DiskUsage::AlmostFull, DiskUsage::Full));
+    // Whatever a later version means by it, it is no less.
+    assert_eq!(usage(7), DiskUsage::Full);
+    for usage in [DiskUsage::Normal, DiskUsage::AlmostFull, DiskUsage::Full] {
+        let bytes = RaftMessage::default().with_disk_usage(usage).encode();
+        let back = RaftMessage::decode(bytes.into(), &Limits::default()).unwrap();
+        assert_eq!(back.disk_usage(), usage);
+    }
 }
 
 #[test]

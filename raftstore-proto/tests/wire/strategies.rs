@@ -141,6 +141,7 @@ fn error() -> impl Strategy<Value = RegionError> {
         (peer_id(), peer_id()).prop_map(|(asked, here)| RegionError::PeerNotMatch { asked, here }),
         region_id().prop_map(|region| RegionError::RegionNotInitialized { region }),
         Just(RegionError::ReadNotReady),
+        vec(store_id(), 0..4).prop_map(|stores| RegionError::DiskFull { stores }),
         "[a-z ]{0,40}".prop_map(|message| RegionError::Remote { message }),
     ]
 }

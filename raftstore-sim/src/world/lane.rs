@@ -225,7 +225,11 @@ fn region_of(event: &Event) -> Option<RegionId> {
         Event::BatchSnapshot { commands, .. } => {
             commands.first().map(|command| command.header.region)
         }
-        Event::Applied(_) | Event::Tick | Event::KvDurable(_) | Event::Stop => None,
+        Event::Applied(_)
+        | Event::Tick
+        | Event::KvDurable(_)
+        | Event::DiskUsage(_)
+        | Event::Stop => None,
     }
 }
 

@@ -1,7 +1,11 @@
 //! Parts of a store's work that a scenario can have stand still, as a slow device would, only
-//! longer. What comes to such a part waits there, in order, until it goes on.
+//! longer. What comes to such a part waits there, in order, until it goes on. And how full its
+//! disk is.
 
-use super::{NodeStep, World};
+use raftstore_core::Event;
+use raftstore_proto::DiskUsage;
+
+use super::{NodeStep, World, node::Input};
 
 /// A part of a store's work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -60,6 +64,15 @@ impl World {
         node.waiting_steps = wait;
         for step in go {
             self.node_after(0, store, step);
+        }
+    }
+
+    /// Tells a store how full it is, in its present life.
+    pub fn fill(&mut self, store: u64, usage: DiskUsage) {
+        self.transcript.event(self.now, store, 0, format_args!("room: {usage:?}"));
+        let lanes = self.nodes[&store].running.as_ref().map_or(0, |running| running.lanes.len());
+        for lane in 0..lanes {
+            self.push(store, lane, Input::Event(Event::DiskUsage(usage)));
         }
     }
 

@@ -6,6 +6,7 @@ mod aio;
 mod boot;
 mod cc;
 mod consistency;
+mod disk;
 mod gc;
 mod hb;
 mod jc;

@@ -331,6 +331,8 @@ fn snap_26_shutdown_while_files_are_being_collected() {
             phase(world, 3, 1) == Some(PeerPhase::Normal)
         });
         assert_eq!(cut(&cluster, 3), there[0].index);
+        // Nothing but the snapshot can have brought that.
+        assert!(cluster.on_disk(3, "fill0").is_some());
         cluster.mend();
         cluster.must_put("k2", "v2");
         cluster.must_eq(3, "k2", "v2");
