@@ -372,3 +372,33 @@ fn cc_20_peer_lookup_survives_a_stale_cache() {
         cluster.must_eq(2, "k", "v1");
     });
 }
+
+#[test]
+fn cc_12_apply_that_stops_in_the_middle_of_a_change_goes_on_correctly() {
+    for_seeds(|seed| {
+        let mut cluster = Cluster::started(scenario_plan(3, 3));
+        cluster.lead(1, 1);
+        cluster.must_put("k0", "v");
+        cluster.must_eq(3, "k0", "v");
+        cluster.stand_still(3, Stage::Apply);
+        cluster.must_remove(1, 3);
+        cluster.wait("the removal on store 3", |world| world.waits_at(3, Stage::Apply));
+        if seed % 2 == 0 {
+            // The successor is there before the old peer has executed its end.
+            cluster.must_add_learner(1, 3, 304);
+            cluster.pass(SECOND);
+            cluster.go_on(3, Stage::Apply);
+        } else {
+            cluster.go_on(3, Stage::Apply);
+            cluster.wait_gone(1, 3);
+            cluster.must_add_learner(1, 3, 304);
+        }
+        for number in 1..=20 {
+            cluster.must_put(&format!("k{number}"), "v");
+        }
+        for number in 0..=20 {
+            cluster.must_eq(3, &format!("k{number}"), "v");
+        }
+        assert_eq!(cluster.peer_status(3, 1).expect("a peer").peer.id.get(), 304);
+    });
+}

@@ -1,9 +1,9 @@
 //! Group GC: cutting the raft log.
 
 use engine_traits::RaftEngine;
-use raftstore_proto::{MessageKind, RegionId};
+use raftstore_proto::{Body, Command, MessageKind, RegionId, StoreId};
 use raftstore_sim::{
-    cluster::Cluster,
+    cluster::{Cluster, header, put},
     network::{Action, Match},
     queue::SECOND,
     world::{Stage, World},
@@ -212,5 +212,35 @@ fn gc_10_stale_ranges_on_disk_go_at_start() {
             let expected = (number % 2 == 0).then_some("v");
             assert_eq!(cluster.on_disk(3, key).as_deref(), expected, "{key}");
         }
+    });
+}
+
+/// GC-07: what is cut off is durable on the leader too, though the others commit without it.
+#[test]
+fn gc_07_no_compaction_past_what_is_durably_in_the_log() {
+    for_seeds(|_| {
+        let mut cluster = Cluster::started(plan_with(3, 3, eager_gc));
+        cluster.lead(1, 1);
+        cluster.must_put("k", "v");
+        cluster.stand_still(1, Stage::Write);
+        let region = cluster.region(1);
+        let leader = *region.peer_on(StoreId::must(1)).expect("a member");
+        for number in 0..60 {
+            let body = Body::Operations(vec![put("k", &format!("v{number}"))]);
+            cluster.ask(1, Command { header: header(&region, leader), body }).expect("it runs");
+            cluster.pass(SECOND / 10);
+        }
+        cluster.must_eq(2, "k", "v59");
+        let status = cluster.peer_status(1, 1).expect("it runs");
+        assert!(status.committed > status.persisted_index + 50, "{status:?}");
+        for store in 1..=3 {
+            assert!(truncated(&cluster, store) <= status.persisted_index, "store {store}");
+        }
+        let durable = status.persisted_index;
+        cluster.go_on(1, Stage::Write);
+        cluster.must_eq(1, "k", "v59");
+        put_until(&mut cluster, |cluster| {
+            (1..=3).all(|store| truncated(cluster, store) > durable + 10)
+        });
     });
 }

@@ -256,3 +256,78 @@ fn a_duplicated_world_is_one_world() {
         assert!(world.violation().is_none());
     });
 }
+
+/// RAFT-19: who has a leader asks nobody for votes, and keeps it when others come back.
+#[test]
+fn raft_19_pre_vote_partitions_and_reboots_do_not_disturb_a_working_side() {
+    for_seeds(|_| {
+        let all_votes = [MessageKind::RequestPreVote, MessageKind::RequestVote];
+        let reign = |cluster: &Cluster| {
+            let leader = cluster.leader_store(1).expect("somebody leads");
+            (leader, cluster.peer_status(leader, 1).expect("it runs").term)
+        };
+        // The leader is in the majority, watched from both sides.
+        let mut cluster = Cluster::of(5);
+        cluster.must_put("k", "v0");
+        let before = reign(&cluster);
+        let asked: Vec<_> =
+            (1..=5).map(|store| cluster.filter(kinds(&all_votes, store), Action::Count)).collect();
+        let votes = cluster.filter(kinds(&[MessageKind::RequestVote], 4), Action::Count);
+        cluster.partition(&[1, 2, 3], &[4, 5]);
+        cluster.pass(8 * SECOND);
+        let taken: Vec<u64> = asked.iter().map(|filter| cluster.network.taken(*filter)).collect();
+        assert_eq!(taken[..3], [0, 0, 0], "a side with a leader asks for votes");
+        assert!(taken[3] > 0 && taken[4] > 0, "a side without a leader does not");
+        assert_eq!(cluster.network.taken(votes), 0, "more than asked for");
+        cluster.mend();
+        cluster.must_put("k", "v1");
+        cluster.pass(5 * SECOND);
+        assert_eq!(reign(&cluster), before);
+
+        // It is in the minority.
+        cluster.partition(&[1, 2], &[3, 4, 5]);
+        cluster.wait("another leader", |world| world.leader_store(1).is_some_and(|it| it > 2));
+        cluster.must_put("k", "v2");
+        let before = reign(&cluster);
+        cluster.pass(8 * SECOND);
+        cluster.mend();
+        cluster.must_put("k", "v3");
+        cluster.pass(5 * SECOND);
+        assert_eq!(reign(&cluster), before);
+        for store in 1..=5 {
+            cluster.must_eq(store, "k", "v3");
+        }
+
+        // Followers are started anew, a minority and a majority of them.
+        for count in [2, 4] {
+            let before = reign(&cluster);
+            let followers: Vec<u64> =
+                (1..=5).filter(|store| *store != before.0).take(count).collect();
+            for store in &followers {
+                cluster.kill(*store);
+            }
+            for store in &followers {
+                cluster.start(*store);
+            }
+            cluster.must_put("k", &format!("after {count}"));
+            cluster.pass(5 * SECOND);
+            assert_eq!(reign(&cluster), before, "{count} followers started anew");
+        }
+    });
+}
+
+#[test]
+fn raft_20_a_lone_follower_comes_back_without_raising_the_term() {
+    for_seeds(|_| {
+        let mut cluster = Cluster::of(5);
+        cluster.must_put("k", "v0");
+        let term = cluster.peer_status(1, 1).expect("it runs").term;
+        cluster.isolate(5);
+        cluster.pass(10 * SECOND);
+        cluster.mend();
+        cluster.must_put("k", "v1");
+        cluster.must_eq(5, "k", "v1");
+        let leader = cluster.peer_status(1, 1).expect("it runs");
+        assert_eq!((leader.is_leader, leader.term), (true, term));
+    });
+}

@@ -264,3 +264,83 @@ fn rr_r20_answers_to_a_former_life_are_void() {
         assert_ne!(value(&cluster, reply), Ok(Some("old".to_owned())));
     });
 }
+
+/// RR-06: the new leader knows of no commit after the old one's first, and must not say what
+/// it knows before it has committed in its own term.
+#[test]
+fn rr_06_new_leader_with_a_lagging_commit_index() {
+    for_seeds(|seed| {
+        let mut cluster = Cluster::started(Plan::fair(seed, 3, 3));
+        cluster.lead(1, 1);
+        cluster.must_put("k", "v1");
+        for store in 1..=3 {
+            cluster.must_eq(store, "k", "v1");
+        }
+        // Store 2 gets the entries and does not hear that they are committed.
+        let commits = cluster.filter(
+            Match {
+                to: Some(2),
+                from: Some(1),
+                ..only(&[MessageKind::Append, MessageKind::Heartbeat])
+            },
+            Action::Mutate(Box::new(|message| message.raft_mut().commit = 0)),
+        );
+        cluster.must_put("k", "v2");
+        cluster.must_eq(3, "k", "v2");
+        assert_eq!(cluster.on_disk(2, "k").as_deref(), Some("v1"));
+        let no_votes = only(&[MessageKind::RequestVote, MessageKind::RequestPreVote]);
+        let second_only = cluster.filter(Match { from: Some(3), ..no_votes }, Action::Drop);
+        let unheard = cluster
+            .filter(Match { to: Some(2), ..only(&[MessageKind::AppendResponse]) }, Action::Hold);
+        cluster.kill(1);
+        cluster.wait("store 2 to lead", |world| {
+            world.peer_status(2, 1).is_some_and(|status| status.is_leader)
+        });
+        let asked = [3, 3, 2].map(|store| ask(&mut cluster, 1, store, "k"));
+        cluster.pass(SECOND / 2);
+        for reply in asked {
+            if answered(&cluster, reply) {
+                assert_ne!(value(&cluster, reply), Ok(Some("v1".to_owned())));
+            }
+        }
+        for filter in [commits, second_only, unheard] {
+            cluster.release(filter);
+        }
+        assert_eq!(must_read(&mut cluster, 1, 3, "k").as_deref(), Some("v2"));
+        cluster.wait("all answers", |world| {
+            asked.iter().all(|reply| world.answer_to(*reply).is_some())
+        });
+        for reply in asked {
+            assert_ne!(value(&cluster, reply), Ok(Some("v1".to_owned())));
+        }
+    });
+}
+
+/// RR-11: the first question waits for a member that goes, the second needs nobody.
+#[test]
+fn rr_11_answers_out_of_order_after_a_membership_change() {
+    for_seeds(|seed| {
+        let mut cluster = Cluster::started(Plan::fair(seed, 2, 2));
+        cluster.lead(1, 1);
+        cluster.must_put("k", "v");
+        cluster.must_eq(2, "k", "v");
+        cluster.filter(only(&[MessageKind::HeartbeatResponse]), Action::Drop);
+        let quorum_read = |cluster: &mut Cluster| {
+            let known = cluster.region(1);
+            let peer = *known.peer_on(StoreId::must(1)).expect("a member");
+            let body = Body::Operations(vec![get("k")]);
+            let mut command = Command { header: header(&known, peer), body };
+            command.header.read_quorum = true;
+            cluster.world.ask(1, command).expect("the store runs")
+        };
+        let first = quorum_read(&mut cluster);
+        cluster.pass(SECOND / 10);
+        assert!(!answered(&cluster, first), "nobody can have confirmed it");
+        cluster.must_remove(1, 2);
+        let second = quorum_read(&mut cluster);
+        cluster.wait("both answers", |world| {
+            [first, second].iter().all(|reply| world.answer_to(*reply).is_some())
+        });
+        assert_eq!(value(&cluster, second), Ok(Some("v".to_owned())));
+    });
+}

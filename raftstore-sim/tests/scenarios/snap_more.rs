@@ -6,12 +6,13 @@
 
 use std::time::Duration;
 
-use engine_traits::RaftEngine;
+use engine_traits::{RaftEngine, mem::Leaves};
 use raftstore_core::PeerPhase;
 use raftstore_proto::{MessageKind, PeerId, RegionId};
 use raftstore_sim::{
     cluster::Cluster,
     counters::Sometimes,
+    disk::DiskFault,
     network::{Action, Match},
     queue::{MILLI, SECOND},
     world::{Stage, World},
@@ -406,5 +407,108 @@ fn snap_31_file_collection_goes_on_past_a_broken_one() {
         assert_eq!(left.iter().map(|key| key.index).collect::<Vec<_>>(), [6], "the broken one");
         // It is tried again.
         cluster.wait("both to go", |world| resting(world, 1, SnapDirection::Received).is_empty());
+    });
+}
+
+/// SNAP-25: a store whose engine fails stops as a whole (D15), so that nothing half-made is
+/// served; the others go on.
+#[test]
+fn snap_25_apply_fails_with_an_io_error() {
+    for_seeds(|_| {
+        let mut cluster = Cluster::started(plan_with(3, 3, |config| {
+            eager_gc(config);
+            config.snap_apply_batch_size = 64;
+            config.snapshot_chunk_bytes = 4096;
+        }));
+        cluster.lead(1, 1);
+        cluster.must_put("k1", "v1");
+        cluster.must_eq(3, "k1", "v1");
+        leave_behind(&mut cluster);
+        cluster.stand_still(3, Stage::RegionWork);
+        cluster.mend();
+        cluster.wait("a snapshot that waits to be installed", |world| {
+            phase(world, 3, 1) == Some(PeerPhase::Applying) && world.waits_at(3, Stage::RegionWork)
+        });
+        cluster.pass(SECOND);
+        cluster.arm_disk_fault(3, DiskFault::KvWrite(Leaves::Nothing));
+        cluster.go_on(3, Stage::RegionWork);
+        cluster.wait("the store to stop", |world| !world.nodes[&3].is_up());
+        assert_eq!(cluster.counters.get(Sometimes::DiskFailures), 1);
+        cluster.must_put("k2", "v2");
+        // It comes back by itself, and does it over.
+        cluster.must_eq(3, "k2", "v2");
+        cluster.must_eq(3, "k1", "v1");
+        assert_eq!(phase(&cluster, 3, 1), Some(PeerPhase::Normal));
+    });
+}
+
+#[test]
+fn snap_27_the_one_who_asked_has_gone() {
+    for_seeds(|seed| {
+        let mut cluster = Cluster::started(plan_with(5, 2, eager_gc));
+        cluster.lead(1, 1);
+        cluster.must_put("k1", "v1");
+        cluster.must_eq(2, "k1", "v1");
+        cluster.stand_still(1, Stage::Build);
+        cluster.must_add_learner(1, 3, 303);
+        cluster.wait("a snapshot to be made", |world| world.waits_at(1, Stage::Build));
+        match seed % 3 {
+            0 => cluster.must_remove(1, 3),
+            1 => cluster.kill(3),
+            // The leader steps down meanwhile, and what it builds is of no use any more.
+            _ => cluster.lead(1, 2),
+        }
+        cluster.go_on(1, Stage::Build);
+        cluster.must_add_learner(1, 4, 404);
+        cluster.must_eq(4, "k1", "v1");
+        cluster.must_put("k2", "v2");
+        cluster.must_eq(4, "k2", "v2");
+    });
+}
+
+#[test]
+fn snap_32_a_restarted_peer_that_has_finished_applying_starts_ticking() {
+    for_seeds(|_| {
+        let mut cluster = Cluster::started(plan_with(3, 3, |_| {}));
+        cluster.lead(1, 1);
+        cluster.must_put("k", "v0");
+        cluster.must_eq(3, "k", "v0");
+        cluster.stand_still(3, Stage::Apply);
+        for number in 1..=300 {
+            cluster.must_put("k", &format!("v{number}"));
+        }
+        cluster.pass(SECOND);
+        cluster.kill(3);
+        cluster.start(3);
+        cluster.stand_still(3, Stage::Apply);
+        cluster.pass(5 * SECOND);
+        assert_eq!(cluster.on_disk(3, "k").as_deref(), Some("v0"));
+        cluster.go_on(3, Stage::Apply);
+        cluster.must_eq(3, "k", "v300");
+        // Nobody else is to take over.
+        let votes = vec![MessageKind::RequestVote, MessageKind::RequestPreVote];
+        cluster.filter(Match { kinds: votes, from: Some(2), ..Match::default() }, Action::Drop);
+        cluster.kill(1);
+        cluster.wait("store 3 to lead", |world| world.leader_store(1) == Some(3));
+        cluster.must_put("k", "last");
+    });
+}
+
+#[test]
+fn snap_33_a_snapshot_is_made_although_nothing_is_committed() {
+    for_seeds(|_| {
+        let mut cluster = Cluster::started(plan_with(3, 3, eager_gc));
+        cluster.lead(1, 1);
+        cluster.must_put("k1", "v1");
+        cluster.must_eq(3, "k1", "v1");
+        let last = cluster.peer_status(3, 1).expect("running").last_index;
+        leave_behind(&mut cluster);
+        cluster.pass(5 * SECOND);
+        let committed = cluster.peer_status(1, 1).expect("running").committed;
+        cluster.mend();
+        cluster.wait_within(10 * SECOND, "the snapshot", |world| {
+            phase(world, 3, 1) == Some(PeerPhase::Normal) && cut(world, 3) > last
+        });
+        assert_eq!(cluster.peer_status(1, 1).expect("running").committed, committed);
     });
 }

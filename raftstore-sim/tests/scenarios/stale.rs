@@ -307,3 +307,37 @@ fn stale_15_removed_replicas_on_the_minority_side_remove_themselves() {
         cluster.must_put("k2", "v2");
     });
 }
+
+/// STALE-17: no leader is there to tell it anything.
+#[test]
+fn stale_17_restart_with_committed_unapplied_log_on_a_learner() {
+    for_seeds(|_| {
+        let mut cluster = Cluster::started(scenario_plan(4, 3));
+        cluster.lead(1, 1);
+        cluster.must_put("k", "v0");
+        cluster.must_add_learner(1, 4, 404);
+        cluster.must_eq(4, "k", "v0");
+        cluster.stand_still(4, Stage::Apply);
+        for number in 1..=20 {
+            cluster.must_put("k", &format!("v{number}"));
+        }
+        cluster.pass(SECOND);
+        let before = cluster.peer_status(4, 1).expect("it runs");
+        for store in 1..=4 {
+            cluster.kill(store);
+        }
+        let log = &cluster.nodes[&4].disk.log;
+        let state = log.raft_state(RegionId::must(1)).expect("readable").expect("a state");
+        let known = state.hard_state.commit;
+        assert!(known >= before.applied.applied + 15, "{known} beside {before:?}");
+        cluster.start(4);
+        cluster.wait("what it knows to be executed", |world| {
+            world.peer_status(4, 1).is_some_and(|peer| peer.applied.applied == known)
+        });
+        assert_ne!(cluster.on_disk(4, "k").as_deref(), Some("v0"));
+        for store in 1..=3 {
+            cluster.start(store);
+        }
+        cluster.must_eq(4, "k", "v20");
+    });
+}
