@@ -1,5 +1,7 @@
 //! What every part of a store may use while it handles one event.
 
+mod attention;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -8,6 +10,7 @@ use std::{
 use engine_traits::{KvEngine, RaftEngine};
 use raftstore_proto::{DiskUsage, RegionError, RegionId, Response, StoreId};
 
+pub(crate) use self::attention::Attention;
 use crate::{
     Config, Dropped, Effects, MonoTime, ReplyId, StoreMeta, StoreMetrics, Task, hooks::Hooks,
     meta::LaneId, view::Views,
@@ -49,12 +52,10 @@ pub(crate) struct Context<K, R, H> {
     pub(crate) in_flight_bytes: u64,
     /// Rounds that have no proof yet.
     pub(crate) rounds_in_flight: usize,
-    /// Regions that may have become worth a look at their size.
-    pub(crate) split_candidates: BTreeSet<RegionId>,
+    /// Which regions each duty has to look at.
+    pub(crate) attention: Attention,
     /// Looks that have not ended.
     pub(crate) looks_under_way: usize,
-    /// Regions with many deleted keys.
-    pub(crate) compact_candidates: BTreeSet<RegionId>,
     /// Bytes written to the lock family since it was last compacted.
     pub(crate) lock_cf_bytes: u64,
     /// A round has lasted as long as an election timeout since the last report.

@@ -1,12 +1,14 @@
 //! Counters of one lane, as plain fields. A runtime exports them.
 
 mod histogram;
+mod sent;
 
 use std::collections::BTreeMap;
 
-use raftstore_proto::MessageKind;
-
-pub use self::histogram::{BUCKETS, Bytes, Counts, Histogram, Micros};
+pub use self::{
+    histogram::{BUCKETS, Bytes, Counts, Histogram, Micros},
+    sent::Sent,
+};
 use crate::Dropped;
 
 /// Counters with their descriptions, so that whoever exports them need not repeat either.
@@ -19,13 +21,13 @@ macro_rules! store_metrics {
             /// Messages not acted on, by reason.
             pub dropped: BTreeMap<Dropped, u64>,
             /// Messages given to the transport, by kind.
-            pub sent: BTreeMap<MessageKind, u64>,
+            pub sent: Sent,
             /// Sizes of proposals.
             pub proposal_bytes: Bytes,
             /// From the proposal of an entry until it was committed.
             pub commit_micros: Micros,
-            /// Entries by which the slowest member of a led region lags, at each look at the
-            /// log.
+            /// Entries by which the slowest member of a led region lags, at each look at a log
+            /// that has grown.
             pub log_lag: Counts,
             /// Regions with data here, as of the last report to PD.
             pub regions: u64,
@@ -46,9 +48,7 @@ macro_rules! store_metrics {
                 for (reason, count) in &other.dropped {
                     *self.dropped.entry(*reason).or_default() += count;
                 }
-                for (kind, count) in &other.sent {
-                    *self.sent.entry(*kind).or_default() += count;
-                }
+                self.sent.merge(&other.sent);
                 self.proposal_bytes.merge(&other.proposal_bytes);
                 self.commit_micros.merge(&other.commit_micros);
                 self.log_lag.merge(&other.log_lag);
@@ -138,8 +138,13 @@ store_metrics! {
     withheld_proofs,
     /// Replicas taken out of service by a failed checksum.
     quarantined,
-    /// Peers visited by ticks.
+    /// Peers visited by ticks of raft.
     ticked_peers,
+    /// Peers visited by the other duties that come round, reports to PD excepted: those that
+    /// were noted as worth it.
+    duty_visits,
+    /// Reports on regions to PD that were due.
+    region_reports,
     /// Comparisons of replicas begun by leaders of this lane.
     hash_rounds,
     /// Regions hashed.

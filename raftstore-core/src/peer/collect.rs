@@ -104,7 +104,11 @@ impl<R: RaftEngine> Peer<R> {
             return Ok(true);
         }
         if !collected.must_write {
-            self.hard_state_dirty = true;
+            // Most readies of this kind hold heartbeats and nothing more.
+            if collected.state_changed {
+                self.hard_state_dirty = true;
+                ctx.attention.commits.insert(self.region_id());
+            }
             self.group.launch(collected, None);
             return Ok(false);
         }
@@ -116,6 +120,9 @@ impl<R: RaftEngine> Peer<R> {
         self.splits.staged(&collected.entries);
         if !collected.entries.is_empty() {
             ctx.metrics.appended_entries += collected.entries.len() as u64;
+            if self.is_leader() {
+                ctx.attention.logs.insert(id);
+            }
             self.log_bytes += collected.entries.iter().map(|e| e.payload_len() as u64).sum::<u64>();
             round.log.append(id, &collected.entries);
         }
@@ -141,15 +148,16 @@ impl<R: RaftEngine> Peer<R> {
     }
 
     /// Writes a commit index that moved without anything else, so that a restart knows
-    /// more of what is committed. Not synced.
+    /// more of what is committed. Not synced. Gives whether it has yet to be written.
     pub(crate) fn flush_commit<K: KvEngine, H: Hooks>(
         &mut self,
         ctx: &Context<K, R, H>,
         round: &mut Round<K, R>,
-    ) {
+    ) -> bool {
         if self.hard_state_dirty && self.is_active() && !self.group.has_in_flight() {
             self.put_raft_state(ctx, round);
         }
+        self.hard_state_dirty
     }
 
     /// Removes entries below a cut whose apply state is durable (H4, R27). Rides in the

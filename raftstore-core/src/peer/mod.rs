@@ -394,6 +394,8 @@ impl<R: RaftEngine> Peer<R> {
             self.heard.clear();
             if seen.is_leader {
                 self.become_leader(ctx);
+            } else {
+                ctx.attention.led.remove(&self.region_id());
             }
         }
         let term = self.term();
@@ -408,7 +410,13 @@ impl<R: RaftEngine> Peer<R> {
         ctx.metrics.elections_won += 1;
         // What another leader wrote while this one followed is not known by size.
         self.size.forget();
-        ctx.split_candidates.insert(self.region_id());
+        let region = self.region_id();
+        let attention = &mut ctx.attention;
+        attention.led.insert(region);
+        attention.splits.insert(region);
+        attention.logs.insert(region);
+        attention.joint.insert(region);
+        attention.checks.insert((self.checked.at, region));
         // Down detection starts from here, neither early nor late (H76).
         let others = self.region.peers.iter().filter(|peer| peer.id != self.replica.id);
         self.heard = others.map(|peer| (peer.id, ctx.now)).collect();
@@ -503,6 +511,7 @@ impl<R: RaftEngine> Peer<R> {
                     || (kind == MessageType::MsgHeartbeat && message.commit == 0);
             if kind == MessageType::MsgSnapshot {
                 ctx.metrics.snapshots_sent += 1;
+                ctx.attention.sending.insert(self.region_id());
             }
             let mut envelope =
                 RaftMessage::new(self.region_id(), self.replica, to, self.region.epoch, message)
@@ -512,7 +521,7 @@ impl<R: RaftEngine> Peer<R> {
                     envelope.with_range(self.region.start_key.clone(), self.region.end_key.clone());
             }
             ctx.metrics.sent_messages += 1;
-            *ctx.metrics.sent.entry(kind.into()).or_default() += 1;
+            ctx.metrics.sent.count(kind.into());
             ctx.effects.messages.push(envelope);
         }
     }

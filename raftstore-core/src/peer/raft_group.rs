@@ -45,6 +45,8 @@ pub(crate) struct Collected {
     pub(crate) snapshot: Option<Snapshot>,
     /// Whether entries, a snapshot, a term or a vote must be made durable.
     pub(crate) must_write: bool,
+    /// Whether the raft state has changed, if only by its commit index.
+    pub(crate) state_changed: bool,
     /// To be applied. Durable here already.
     pub(crate) committed: Vec<Entry>,
     /// May leave at once.
@@ -423,6 +425,7 @@ impl<R: RaftEngine> RaftGroup<R> {
             entries,
             snapshot,
             must_write,
+            state_changed: hard_state.is_some(),
             committed,
             early,
             role,

@@ -86,6 +86,7 @@ impl<R: RaftEngine> Peer<R> {
         let region = self.region_id();
         if let Some(built) = &built {
             self.generated.push((built.key, ctx.now));
+            ctx.attention.generated.insert(region);
         }
         let storage = self.group.storage();
         let wanted =
@@ -236,6 +237,7 @@ impl<R: RaftEngine> Peer<R> {
             &wire::record::encode_local_state(id, &copy),
         );
         ctx.metrics.snapshots_accepted += 1;
+        ctx.attention.taking_in.insert(id);
         self.intake = Some(Intake {
             key: SnapKey { region: id, term: at.term, index: at.index },
             region,
@@ -313,6 +315,7 @@ impl<R: RaftEngine> Peer<R> {
             }
         }
         ctx.meta.register(&new);
+        ctx.attention.uninitialized.remove(&new.id);
         self.set_region(new.clone());
         ctx.effects.tasks.push(Task::Install {
             region: new,
@@ -333,6 +336,7 @@ impl<R: RaftEngine> Peer<R> {
             return;
         };
         ctx.metrics.snapshots_installed += 1;
+        ctx.attention.taking_in.remove(&self.region_id());
         self.group.snapshot_installed();
         self.require_same_members();
         self.size.forget();
@@ -364,6 +368,7 @@ impl<R: RaftEngine> Peer<R> {
         let at = self.applied.truncated;
         let key = SnapKey { region: self.region_id(), term: at.term, index: at.index };
         self.group.resume_taking_snapshot();
+        ctx.attention.taking_in.insert(key.region);
         self.intake = Some(Intake {
             key,
             region: self.region().clone(),

@@ -86,7 +86,7 @@ pub(super) fn exposition(
     }
     let name = "raft_sent_messages_total";
     text.head(name, "Messages given to the transport, by kind.", "counter");
-    for (kind, count) in &store.sent {
+    for (kind, count) in store.sent.iter() {
         text.value(name, &format!("{{kind=\"{}\"}}", kind.name()), count);
     }
     text.single("regions", "Regions with data on this store.", "gauge", store.regions);
@@ -113,7 +113,9 @@ mod tests {
     fn every_line_is_a_comment_or_a_sample() {
         let mut lane = StoreMetrics { rounds: 3, leaders: 2, ..StoreMetrics::default() };
         lane.dropped.insert(Dropped::WrongStore, 4);
-        lane.sent.insert(raftstore_proto::MessageKind::Heartbeat, 5);
+        for _ in 0..5 {
+            lane.sent.count(raftstore_proto::MessageKind::Heartbeat);
+        }
         lane.proposal_bytes.record(300);
         let timings = Timings::default();
         timings.append.record(Duration::from_micros(700));

@@ -82,10 +82,10 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
             peer.size.applied(metrics.size_diff, metrics.written_keys, metrics.deleted_keys);
             let config = &ctx.config;
             if peer.size.is_due(config.region_split_check_diff, config.region_split_keys / 16) {
-                ctx.split_candidates.insert(region);
+                ctx.attention.splits.insert(region);
             }
             if peer.size.deleted_keys >= config.region_compact_delete_keys_count {
-                ctx.compact_candidates.insert(region);
+                ctx.attention.compactions.insert(region);
             }
             if !peer.going_away {
                 peer.group.advance_apply(state.applied);
@@ -139,6 +139,9 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
             peer.group.ping();
         }
         peer.sync_role(ctx);
+        if peer.region().is_joint() {
+            ctx.attention.joint.insert(id);
+        }
         if removes_own {
             // The Applier has ended itself with this entry.
             peer.group.step_down();

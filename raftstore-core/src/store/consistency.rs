@@ -9,7 +9,7 @@ use crate::{
     FatalError, FatalSource, OnMismatch,
     hash::RegionHash,
     hooks::Hooks,
-    peer::{Origin, Verdict},
+    peer::{Origin, Peer, Verdict},
 };
 
 impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
@@ -19,13 +19,17 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
         if self.hashing > 0 {
             return;
         }
-        let leaders = self.peers.values().filter(|peer| peer.is_leader() && peer.is_active());
-        let Some(oldest) = leaders.min_by_key(|peer| (peer.checked.at, peer.region_id())) else {
-            return;
-        };
-        let region = oldest.region_id();
-        self.ctx.metrics.hash_rounds += 1;
-        self.propose_own(region, AdminCommand::ComputeHash);
+        while let Some((at, region)) = self.ctx.attention.checks.first().copied() {
+            self.ctx.metrics.duty_visits += 1;
+            let leads = |peer: &Peer<R>| peer.is_leader() && peer.is_active();
+            if self.peers.get(&region).is_some_and(|peer| leads(peer) && peer.checked.at == at) {
+                self.ctx.metrics.hash_rounds += 1;
+                self.propose_own(region, AdminCommand::ComputeHash);
+                return;
+            }
+            // Whoever leads again is entered again.
+            self.ctx.attention.checks.pop_first();
+        }
     }
 
     /// Apply has reached the entry that asks for a hash: it comes with
@@ -33,7 +37,12 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
     pub(super) fn on_hash_begun(&mut self, region: RegionId) {
         self.hashing += 1;
         if let Some(peer) = self.peers.get_mut(&region) {
+            let checks = &mut self.ctx.attention.checks;
+            checks.remove(&(peer.checked.at, region));
             peer.checked.at = self.ctx.now;
+            if peer.is_leader() {
+                checks.insert((peer.checked.at, region));
+            }
         }
     }
 

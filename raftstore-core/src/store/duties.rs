@@ -1,6 +1,6 @@
 //! What is due at a tick: a pure schedule, and the duties themselves.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use engine_traits::{KvEngine, RaftEngine};
 use pd_client::StoreStats;
@@ -184,7 +184,16 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
             bytes: config.raft_log_gc_size_limit,
         };
         let mut cuts: Vec<(RegionId, u64)> = Vec::new();
-        for peer in self.peers.values().filter(|peer| peer.is_leader() && peer.is_active()) {
+        let metrics = &mut self.ctx.metrics;
+        let mut grown = std::mem::take(&mut self.ctx.attention.logs);
+        metrics.duty_visits += grown.len() as u64;
+        grown.retain(|region| {
+            let Some(peer) = self.peers.get(region).filter(|peer| peer.is_leader()) else {
+                return false;
+            };
+            if !peer.is_active() {
+                return true;
+            }
             let storage = peer.group.storage();
             let log = LogProgress {
                 first: storage.first(),
@@ -194,12 +203,14 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
                 bytes: peer.log_bytes,
                 snapshot_underway: peer.group.progress().any(|(_, p)| p.in_snapshot),
             };
-            let lag = peer.group.last_index().saturating_sub(log.slowest);
-            self.ctx.metrics.log_lag.record(lag);
+            let last = peer.group.last_index();
+            metrics.log_lag.record(last.saturating_sub(log.slowest));
             if let Some(index) = log_gc::cut_at(&log, &limits) {
-                cuts.push((peer.region_id(), index));
+                cuts.push((*region, index));
             }
-        }
+            !log_gc::is_short(&log, last, &limits)
+        });
+        self.ctx.attention.logs = grown;
         for (region, index) in cuts {
             self.propose_cut(region, index);
         }
@@ -227,14 +238,22 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
     /// Has leaders end joint configurations that were not left (R40).
     fn end_joint_configurations(&mut self) {
         let ctx = &mut self.ctx;
-        for peer in self.peers.values_mut().filter(|peer| peer.is_active()) {
-            let Some(admin) = peer.end_of_joint(ctx) else { continue };
-            let (region, command) = (peer.region_id(), peer.own_command(admin));
-            if let Err(error) = peer.on_command(ctx, None, command) {
-                // As above.
-                tracing::error!(%region, %error, "joint configuration not left");
+        let mut joint = std::mem::take(&mut ctx.attention.joint);
+        ctx.metrics.duty_visits += joint.len() as u64;
+        joint.retain(|region| {
+            let Some(peer) = self.peers.get_mut(region) else { return false };
+            if peer.is_active()
+                && let Some(admin) = peer.end_of_joint(ctx)
+            {
+                let command = peer.own_command(admin);
+                if let Err(error) = peer.on_command(ctx, None, command) {
+                    // As above.
+                    tracing::error!(%region, %error, "joint configuration not left");
+                }
             }
-        }
+            peer.is_leader() && peer.region().is_joint()
+        });
+        ctx.attention.joint.append(&mut joint);
     }
 
     /// Has leaders hand over to members on stores that have room.
@@ -252,7 +271,11 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
 
     fn heartbeat_regions(&mut self) {
         let ctx = &mut self.ctx;
-        for peer in self.peers.values_mut().filter(|peer| peer.is_leader() && peer.is_active()) {
+        for region in &ctx.attention.led {
+            let Some(peer) = self.peers.get_mut(region).filter(|peer| peer.is_active()) else {
+                continue;
+            };
+            ctx.metrics.region_reports += 1;
             let heartbeat = peer.heartbeat(ctx);
             ctx.effects.pd.push(PdRequest::RegionHeartbeat(heartbeat));
         }
@@ -261,15 +284,22 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
     /// The lane's share of the store's report; the driver adds up the lanes and what only
     /// it can know.
     fn heartbeat_store(&mut self) {
-        let initialized = self.peers.values().filter(|peer| peer.is_initialized());
-        let applying = self.peers.values().filter(|peer| peer.intake.is_some());
-        let region_count = initialized.count() as u64;
+        self.check_attention();
+        let attention = &mut self.ctx.attention;
+        let region_count = (self.peers.len() - attention.uninitialized.len()) as u64;
         self.ctx.metrics.regions = region_count;
-        let leaders = self.peers.values().filter(|peer| peer.is_leader());
-        self.ctx.metrics.leaders = leaders.count() as u64;
+        self.ctx.metrics.leaders = attention.led.len() as u64;
+        self.ctx.metrics.duty_visits += attention.sending.len() as u64;
+        let mut sending = 0;
+        attention.sending.retain(|region| {
+            let now = self.peers.get(region).map_or(0, Peer::sending_snapshots);
+            sending += now;
+            now > 0
+        });
+        let applying = attention.taking_in.len() as u64;
+        let quarantined = attention.quarantined.iter();
+        let damaged_regions = quarantined.chain(&self.unreadable).copied().collect();
         let written = (self.ctx.metrics.applied_bytes, self.ctx.metrics.applied_keys);
-        let leaders = self.peers.values().filter(|peer| peer.is_leader());
-        let sending: usize = leaders.map(Peer::sending_snapshots).sum();
         let stats = StoreStats {
             store: self.ctx.store,
             capacity_bytes: self.ctx.config.capacity,
@@ -278,21 +308,28 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
             region_count,
             sending_snapshots: sending as u64,
             receiving_snapshots: 0,
-            applying_snapshots: applying.count() as u64,
+            applying_snapshots: applying,
             start_time_seconds: 0,
             is_busy: std::mem::take(&mut self.ctx.was_slow) || self.ctx.over_budget().is_some(),
             written_bytes: written.0 - self.reported_written.0,
             written_keys: written.1 - self.reported_written.1,
-            damaged_regions: self
-                .peers
-                .values()
-                .filter(|peer| peer.quarantined)
-                .map(Peer::region_id)
-                .chain(self.unreadable.iter().copied())
-                .collect(),
+            damaged_regions,
         };
         self.reported_written = written;
         self.ctx.effects.pd.push(PdRequest::StoreHeartbeat { lane: self.ctx.lane, stats });
+    }
+
+    /// What the reports count by is what a walk over all peers would find. Only builds with
+    /// debug assertions walk.
+    fn check_attention(&self) {
+        let all = |holds: fn(&Peer<R>) -> bool| -> BTreeSet<RegionId> {
+            self.peers.iter().filter(|(_, peer)| holds(peer)).map(|(id, _)| *id).collect()
+        };
+        let attention = &self.ctx.attention;
+        debug_assert_eq!(attention.led, all(Peer::is_leader));
+        debug_assert_eq!(attention.uninitialized, all(|peer| !peer.is_initialized()));
+        debug_assert_eq!(attention.taking_in, all(|peer| peer.intake.is_some()));
+        debug_assert_eq!(attention.quarantined, all(|peer| peer.quarantined));
     }
 }
 

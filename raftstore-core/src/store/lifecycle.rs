@@ -100,6 +100,7 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
         peer.close_view(ctx);
         ctx.metrics.peers_destroyed += 1;
         ctx.dirty.remove(&region);
+        ctx.attention.forget(region, peer.checked.at);
         let range = peer.is_initialized().then(|| keys::region_data_range(peer.region()));
         let mut tombstone = peer.region().clone();
         // The tombstone is the memory that keeps this incarnation out (H10, H11).
@@ -210,6 +211,7 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
         let key = intake.key;
         if intake.destroy_after {
             peer.intake = None;
+            self.ctx.attention.taking_in.remove(&region);
             self.drop_received(key);
             self.destroy_applier(region);
             return;
@@ -223,6 +225,7 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
             InstallOutcome::Cancelled | InstallOutcome::BadContent => {
                 tracing::warn!(%region, ?outcome, "snapshot not installed, peer has to go");
                 peer.intake = None;
+                self.ctx.attention.taking_in.remove(&region);
                 self.drop_received(key);
                 self.start_destroy(region);
             }
@@ -290,6 +293,7 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
         peer.forget_snapshot_making(&mut self.ctx);
         peer.answer_all(&mut self.ctx, &RegionError::RegionNotFound { region });
         self.ctx.metrics.quarantined += 1;
+        self.ctx.attention.quarantined.insert(region);
         self.quarantine_records.push((region, why.to_owned()));
     }
 }

@@ -47,6 +47,19 @@ pub(super) fn cut_at(log: &LogProgress, limits: &Limits) -> Option<u64> {
     (cut >= log.first).then_some(cut)
 }
 
+/// Whether only growth of the log, which ends at `last`, can make a cut worth it, however far
+/// its members, its disk and its data get.
+pub(super) fn is_short(log: &LogProgress, last: u64, limits: &Limits) -> bool {
+    let at_best = LogProgress {
+        applied: last,
+        persisted: last,
+        slowest: last,
+        snapshot_underway: false,
+        ..*log
+    };
+    cut_at(&at_best, limits).is_none()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -78,6 +91,16 @@ mod tests {
         assert_eq!(cut_at(&log(106, 0), &LIMITS), Some(105));
         let big = LogProgress { bytes: 1_000, ..log(20, 0) };
         assert_eq!(cut_at(&big, &LIMITS), Some(19));
+    }
+
+    /// A log is looked at again as long as a member that catches up could make a cut worth
+    /// it, and not a tick longer.
+    #[test]
+    fn a_log_with_a_dead_member_stays_in_sight() {
+        assert!(!is_short(&log(57, 0), 57, &LIMITS));
+        assert!(is_short(&log(56, 0), 56, &LIMITS));
+        let big = LogProgress { bytes: 1_000, ..log(8, 0) };
+        assert!(!is_short(&big, 8, &LIMITS));
     }
 
     #[test]

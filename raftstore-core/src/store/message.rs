@@ -196,6 +196,7 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
         };
         let peer = Peer::new(&mut self.ctx, birth)?;
         self.ctx.metrics.peers_created += 1;
+        self.ctx.attention.uninitialized.insert(id);
         self.peers.insert(id, peer);
         Ok(true)
     }

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     Config, Effects, FatalError, MonoTime, StoreMeta, StoreMetrics, Task,
-    context::Context,
+    context::{Attention, Context},
     hooks::Hooks,
     meta::LaneId,
     peer::{Birth, Peer, TracingDrain},
@@ -117,9 +117,8 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
             kv_sync_wanted: 0,
             in_flight_bytes: 0,
             rounds_in_flight: 0,
-            split_candidates: BTreeSet::new(),
+            attention: Attention::default(),
             looks_under_way: 0,
-            compact_candidates: BTreeSet::new(),
             lock_cf_bytes: 0,
             was_slow: false,
             disk: DiskUsage::Normal,

@@ -46,9 +46,7 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
             self.check_damage(region)?;
         }
         if std::mem::take(&mut self.flush_commits_due) {
-            for peer in self.peers.values_mut() {
-                peer.flush_commit(&self.ctx, &mut round);
-            }
+            self.flush_commits(&mut round);
         }
         self.write_lifecycle(&mut round);
         let early = std::mem::take(&mut self.ctx.effects);
@@ -73,6 +71,15 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
             sync: round.sync,
         };
         Ok(Some(Ready { early, writes: Some(writes) }))
+    }
+
+    fn flush_commits(&mut self, round: &mut Round<K, R>) {
+        let mut moved = std::mem::take(&mut self.ctx.attention.commits);
+        self.ctx.metrics.duty_visits += moved.len() as u64;
+        moved.retain(|region| {
+            self.peers.get_mut(region).is_some_and(|peer| peer.flush_commit(&self.ctx, round))
+        });
+        self.ctx.attention.commits = moved;
     }
 
     /// The round of `proof` is durable: what may happen only now.

@@ -148,7 +148,7 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
         ctx.meta.split(&derived, &registered, &regions(&skipped));
         peer.refuse_reads_before_split(ctx);
         peer.size.forget();
-        ctx.split_candidates.insert(id);
+        ctx.attention.splits.insert(id);
         let leads = peer.is_leader();
         if leads {
             let heartbeat = peer.heartbeat(ctx);
@@ -199,6 +199,7 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
                 "region {id}: a split replaces a peer that has data, or another one"
             );
             self.ctx.metrics.split_replaced += 1;
+            self.ctx.attention.forget(id, former.checked.at);
             quarantined = former.quarantined;
             former.answer_all(&mut self.ctx, &RegionError::RegionNotFound { region: id });
             former.close_view(&self.ctx);
@@ -223,7 +224,10 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
             last_term: RAFT_INIT_LOG_TERM,
         };
         let mut peer = Peer::new(&mut self.ctx, birth)?;
-        peer.quarantined = quarantined;
+        if quarantined {
+            peer.quarantined = true;
+            self.ctx.attention.quarantined.insert(id);
+        }
         self.ctx.metrics.split_born += 1;
         self.ctx.meta.split_built(id);
         peer.begin_split_born(&mut self.ctx, kv_number, campaign && !quarantined);

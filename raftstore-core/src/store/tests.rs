@@ -2,6 +2,7 @@
 //! choice, so that every rule can be provoked where it matters.
 
 mod harness;
+mod idle;
 mod leaving;
 mod limits;
 mod ranges;

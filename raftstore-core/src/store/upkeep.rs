@@ -33,13 +33,14 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
         }
         let (bytes, keys) =
             (ctx.config.region_split_check_diff, (ctx.config.region_split_keys / 16).max(1));
-        for region in std::mem::take(&mut ctx.split_candidates) {
+        ctx.metrics.duty_visits += ctx.attention.splits.len() as u64;
+        for region in std::mem::take(&mut ctx.attention.splits) {
             let Some(peer) = self.peers.get_mut(&region) else { continue };
             if !peer.is_leader() || !peer.is_active() || !peer.size.is_due(bytes, keys) {
                 continue;
             }
             if peer.is_making_snapshot() && peer.size.puts_off() {
-                ctx.split_candidates.insert(region);
+                ctx.attention.splits.insert(region);
                 continue;
             }
             peer.size.begin_look();
@@ -86,7 +87,7 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
         ctx.metrics.split_checks_hit += 1;
         // Whatever keeps the split from happening, the next tick looks again.
         peer.size.look_again();
-        ctx.split_candidates.insert(region);
+        ctx.attention.splits.insert(region);
         let epoch = peer.region().epoch;
         peer.ask_split(ctx, None, epoch, keys);
     }
@@ -94,7 +95,8 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
     /// Gives the space of deleted keys back in one region that has many.
     pub(super) fn compact_region(&mut self) {
         let ctx = &mut self.ctx;
-        while let Some(region) = ctx.compact_candidates.pop_first() {
+        while let Some(region) = ctx.attention.compactions.pop_first() {
+            ctx.metrics.duty_visits += 1;
             let Some(peer) = self.peers.get_mut(&region) else { continue };
             if peer.size.deleted_keys < ctx.config.region_compact_delete_keys_count
                 || !peer.is_initialized()
@@ -126,10 +128,16 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
     pub(super) fn collect_snapshots(&mut self) {
         let ctx = &mut self.ctx;
         let mut known = Vec::new();
-        for peer in self.peers.values_mut() {
+        ctx.metrics.duty_visits += ctx.attention.generated.len() as u64;
+        let mut makers = std::mem::take(&mut ctx.attention.generated);
+        makers.retain(|region| {
+            let Some(peer) = self.peers.get_mut(region) else { return false };
             peer.expire_generated(ctx);
+            let before = known.len();
             known.extend(peer.generated().map(|key| (SnapDirection::Generated, key)));
-        }
+            known.len() > before
+        });
+        ctx.attention.generated = makers;
         known.extend(ctx.received.keys().map(|key| (SnapDirection::Received, *key)));
         let lane = (ctx.lane, ctx.config.lanes);
         ctx.effects.tasks.push(Task::CollectSnapshots { lane, known });
