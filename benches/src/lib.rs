@@ -1,6 +1,8 @@
-//! Engines under test, and the data they are tested with. The benchmarks themselves are in
-//! `benches/`; they are generic over the two factories here, so that an engine is added in
+//! Engines and clusters under test, and the data they are tested with. The benchmarks
+//! themselves are in `benches/`; those of engines are generic over the two factories here, so that an engine is added in
 //! one place.
+
+pub mod cluster;
 
 use bytes::Bytes;
 use engine_raftlog::{RaftLog, RaftLogOptions};

@@ -3,8 +3,9 @@
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
+    collections::VecDeque,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
 };
@@ -12,10 +13,10 @@ use std::{
 use bytes::Bytes;
 use engine_traits::mem::{MemEngine, MemRaftLog};
 use raftstore_core::{
-    Config, Effects, Event, MonoTime, NoHooks, Ready, Store, StoreMeta, StoreOptions, Writes,
-    apply::ApplyWorker, read::Views,
+    Config, Effects, Event, MonoTime, NoHooks, Ready, Store, StoreMeta, StoreOptions, Task,
+    TaskDone, Writes, apply::ApplyWorker, read::Views,
 };
-use raftstore_proto::{Epoch, Peer, PeerId, Region, RegionId, StoreId};
+use raftstore_proto::{Epoch, Peer, PeerId, RaftMessage, Region, RegionId, StoreId};
 
 /// Passes everything on to the system's allocator and counts the bytes alive.
 struct Counting;
@@ -41,9 +42,12 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
+/// Held by the test that counts: there is one count for all.
+static TURN: Mutex<()> = Mutex::new(());
+
 type TestStore = Store<MemEngine, MemRaftLog>;
 
-/// Carries out everything a store asks for, at once and in order.
+/// Carries out everything a store asks for, at once and in order; messages are kept.
 struct Driver {
     store: TestStore,
     kv: MemEngine,
@@ -51,9 +55,40 @@ struct Driver {
     meta: Arc<StoreMeta>,
     apply: ApplyWorker<MemEngine>,
     now: MonoTime,
+    out: Vec<RaftMessage>,
 }
 
 impl Driver {
+    /// Store `id` over what its engines hold, opened.
+    fn new(id: u64, kv: MemEngine, raft: MemRaftLog) -> Self {
+        let meta = Arc::<StoreMeta>::default();
+        let options = StoreOptions {
+            config: Arc::new(Config::default()),
+            store: StoreId::must(id),
+            kv: kv.clone(),
+            raft: raft.clone(),
+            meta: Arc::clone(&meta),
+            views: Arc::<Views>::default(),
+            received: Vec::new(),
+            hooks: NoHooks,
+        };
+        let store = TestStore::open(options, MonoTime::ZERO).unwrap().remove(0);
+        let apply = ApplyWorker::new(kv.clone(), NoHooks);
+        let mut this = Self { store, kv, raft, meta, apply, now: MonoTime::ZERO, out: Vec::new() };
+        this.settle();
+        this
+    }
+
+    fn handle(&mut self, event: Event) {
+        self.store.handle(self.now, event).expect("the engines do not fail");
+        self.settle();
+    }
+
+    fn tick(&mut self, tick: u64) {
+        self.now = MonoTime::from_millis(tick * 1_000);
+        self.handle(Event::Tick);
+    }
+
     fn settle(&mut self) {
         while let Some(Ready { early, writes }) =
             self.store.ready().expect("the engines do not fail")
@@ -72,58 +107,117 @@ impl Driver {
     }
 
     fn perform(&mut self, effects: Effects) {
+        self.out.extend(effects.messages);
         if !effects.apply.is_empty() {
             let outcome =
                 self.apply.run(effects.apply, &self.meta).expect("the engines do not fail");
             self.store.handle(self.now, Event::Applied(outcome.events)).expect("its own results");
         }
+        // Looks at sizes find nothing to cut.
+        for task in effects.tasks {
+            if let Task::CheckSplit { region, incarnation, goal } = task {
+                let done = TaskDone::SplitChecked {
+                    region: region.id,
+                    incarnation,
+                    version: region.epoch.version,
+                    goal,
+                    size_bytes: 0,
+                    keys: Vec::new(),
+                };
+                self.store.handle(self.now, Event::TaskDone(done)).expect("a look of its own");
+            }
+        }
+    }
+
+    fn leaders(&self) -> u64 {
+        self.store.inspect().iter().filter(|peer| peer.is_leader).count() as u64
     }
 }
 
-fn region(id: u64, last: u64) -> Region {
+/// Region `id` of `last`, with a voter on stores 1 to `stores`.
+fn region(id: u64, last: u64, stores: u64) -> Region {
     let key = |id: u64| if id > last { Bytes::new() } else { id.to_be_bytes().to_vec().into() };
     Region {
         id: RegionId::must(id),
         start_key: if id == 1 { Bytes::new() } else { key(id) },
         end_key: key(id + 1),
-        epoch: Epoch { conf_ver: 1, version: 1 },
-        peers: vec![Peer::voter(PeerId::must(id + 1_000_000), StoreId::must(1))],
+        epoch: Epoch { conf_ver: stores, version: 1 },
+        peers: (1..=stores)
+            .map(|store| Peer::voter(PeerId::must(id + 1_000_000 * store), StoreId::must(store)))
+            .collect(),
     }
+}
+
+fn seeded(id: u64, regions: &[Region]) -> (MemEngine, MemRaftLog) {
+    let (kv, raft) = (MemEngine::default(), MemRaftLog::default());
+    raftstore_core::seed::seed_regions(&kv, &raft, regions, StoreId::must(id)).unwrap();
+    (kv, raft)
 }
 
 #[test]
 fn an_idle_region_stays_under_12_kib() {
     const REGIONS: u64 = 100_000;
-    let (kv, raft) = (MemEngine::default(), MemRaftLog::default());
-    for id in 1..=REGIONS {
-        raftstore_core::seed::seed_region(&kv, &raft, &region(id, REGIONS), StoreId::must(1))
-            .unwrap();
-    }
-    let meta = Arc::<StoreMeta>::default();
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let regions: Vec<Region> = (1..=REGIONS).map(|id| region(id, REGIONS, 1)).collect();
+    let (kv, raft) = seeded(1, &regions);
     let before = ALIVE.load(Ordering::Relaxed);
-    let options = StoreOptions {
-        config: Arc::new(Config::default()),
-        store: StoreId::must(1),
-        kv: kv.clone(),
-        raft: raft.clone(),
-        meta: Arc::clone(&meta),
-        views: Arc::<Views>::default(),
-        received: Vec::new(),
-        hooks: NoHooks,
-    };
-    let mut lanes = TestStore::open(options, MonoTime::ZERO).unwrap();
-    let apply = ApplyWorker::new(kv.clone(), NoHooks);
-    let store = lanes.remove(0);
-    let mut driver = Driver { store, kv, raft, meta, apply, now: MonoTime::ZERO };
-    driver.settle();
+    let mut driver = Driver::new(1, kv, raft);
     for tick in 1..=30 {
-        driver.now = MonoTime::from_millis(tick * 1_000);
-        driver.store.handle(driver.now, Event::Tick).unwrap();
-        driver.settle();
+        driver.tick(tick);
     }
-    let leaders = driver.store.inspect().iter().filter(|peer| peer.is_leader).count();
-    assert_eq!(leaders as u64, REGIONS, "every region of one replica leads itself");
+    assert_eq!(driver.leaders(), REGIONS, "every region of one replica leads itself");
     let each = (ALIVE.load(Ordering::Relaxed) - before) as u64 / REGIONS;
     println!("{each} bytes per idle region");
     assert!(each < 12 << 10, "{each} bytes per idle region");
+}
+
+/// Delivers what the stores have sent until all is quiet.
+fn deliver(stores: &mut [Driver]) {
+    let mut wire = VecDeque::new();
+    loop {
+        for driver in &mut *stores {
+            wire.extend(driver.out.drain(..));
+        }
+        let Some(message) = wire.pop_front() else { return };
+        let to = message.to_peer().expect("it names its receiver").store.get();
+        let to = usize::try_from(to).unwrap() - 1;
+        stores[to].handle(Event::Message { message: Box::new(message), snapshot: None });
+    }
+}
+
+/// Three stores elect the leaders of thousands of regions from their ticks alone; a replica
+/// costs little memory, the engines and what waits for them included, and no duty visits it.
+#[test]
+fn a_replica_of_many_stays_under_15_kib() {
+    const REGIONS: u64 = 2_000;
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let before = ALIVE.load(Ordering::Relaxed);
+    let regions: Vec<Region> = (1..=REGIONS).map(|id| region(id, REGIONS, 3)).collect();
+    let mut stores: Vec<Driver> = (1..=3)
+        .map(|id| {
+            let (kv, raft) = seeded(id, &regions);
+            Driver::new(id, kv, raft)
+        })
+        .collect();
+    let mut tick = 0;
+    let mut live = |stores: &mut [Driver], ticks: u64| {
+        for _ in 0..ticks {
+            tick += 1;
+            stores.iter_mut().for_each(|driver| driver.tick(tick));
+            deliver(stores);
+        }
+    };
+    live(&mut stores, 60);
+    let leaders: u64 = stores.iter().map(Driver::leaders).sum();
+    assert_eq!(leaders, REGIONS, "each region has a leader");
+    let each = (ALIVE.load(Ordering::Relaxed) - before) as u64 / (3 * REGIONS);
+    println!("{each} bytes per replica");
+    assert!(each < 15 << 10, "{each} bytes per replica");
+    let figures = |stores: &[Driver]| -> (u64, u64) {
+        let metrics = || stores.iter().map(|driver| driver.store.metrics());
+        (metrics().map(|it| it.duty_visits).sum(), metrics().map(|it| it.rounds).sum())
+    };
+    let settled = figures(&stores);
+    live(&mut stores, 30);
+    assert_eq!(figures(&stores), settled, "idle regions were visited or written");
 }

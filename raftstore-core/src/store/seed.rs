@@ -1,10 +1,23 @@
 //! Regions put into engines as if a split or a bootstrap had made them, for tests that need
 //! many at once.
 
-use engine_traits::{Durability, KvEngine, RaftEngine, RaftLogBatch, Result};
-use raftstore_proto::{Region, StoreId};
+use engine_traits::{Cf, Durability, KvEngine, RaftEngine, RaftLogBatch, Result, WriteBatch};
+use raftstore_proto::{ClusterId, Region, StoreId, StoreIdent, wire::record};
 
 use super::{bootstrap::put_new_region, start::initial_local_state};
+use crate::keys;
+
+/// Gives an empty data engine the identity of a store, as a bootstrap would, so that a node
+/// can be started over seeded regions. PD has to know them: `PdCore::seed` of its mock.
+///
+/// # Errors
+/// If the engine fails.
+pub fn seed_store<K: KvEngine>(kv: &K, cluster: ClusterId, store: StoreId) -> Result<()> {
+    let mut batch = kv.write_batch();
+    let ident = record::encode_store_ident(&StoreIdent { cluster, store });
+    batch.put(Cf::Default, &keys::STORE_IDENT, &ident);
+    kv.write(batch, Durability::Synced)
+}
 
 /// Puts the records of a new region into the engines of one of its stores: its data begins
 /// empty, its log behind index 5. Both writes are synced.
