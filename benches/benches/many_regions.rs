@@ -2,6 +2,7 @@
 //! are led and PD has heard of each, and what they cost when nobody uses them.
 //!
 //! `cargo bench -p raftstore-benches --bench many_regions -- --regions 10000`
+#![expect(clippy::print_stdout, reason = "the figures are what it is for")]
 
 use std::{
     fs, thread,
@@ -32,6 +33,12 @@ struct Options {
     /// Seconds of rest before that.
     #[arg(long, default_value_t = 25)]
     rest: u64,
+    /// Few regions and a short look.
+    #[arg(long)]
+    quick: bool,
+    /// Only if this is a part of the benchmark's name.
+    #[arg(hide = true)]
+    filter: Option<String>,
     /// Given by `cargo bench`.
     #[arg(long, hide = true)]
     bench: bool,
@@ -41,7 +48,13 @@ struct Options {
 const PATIENCE: Duration = Duration::from_secs(300);
 
 fn main() -> Result<(), BoxError> {
-    let options = Options::parse();
+    let mut options = Options::parse();
+    if options.filter.as_ref().is_some_and(|part| !"many_regions".contains(part.as_str())) {
+        return Ok(());
+    }
+    if options.quick {
+        (options.regions, options.rest, options.idle) = (1_000, 5, 5);
+    }
     let border = |number: u64| Bytes::from(format!("k{number:09}"));
     let regions = row_of_regions(options.regions, options.stores, border);
     let replicas = options.regions * options.stores;
@@ -72,7 +85,7 @@ fn main() -> Result<(), BoxError> {
     let busy = (cpu_ticks()? - cpu) as f64 / 100.0 / seconds;
     let after = cluster.metrics();
     memory("when idle")?;
-    println!("CPU when idle          {:>8.3} cores", busy);
+    println!("CPU when idle          {busy:>8.3} cores");
     let rate = |what: &str, count: u64| {
         println!("{what:<22} {:>8.1} per second", count as f64 / seconds);
     };

@@ -1,8 +1,11 @@
 //! Engines and clusters under test, and the data they are tested with. The benchmarks
-//! themselves are in `benches/`; those of engines are generic over the two factories here, so that an engine is added in
-//! one place.
+//! themselves are in `benches/`; those of engines are generic over the two factories here, so that an
+//! engine is added in one place.
 
 pub mod cluster;
+pub mod load;
+pub mod percentiles;
+pub mod sync;
 
 use bytes::Bytes;
 use engine_raftlog::{RaftLog, RaftLogOptions};

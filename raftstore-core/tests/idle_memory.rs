@@ -5,7 +5,7 @@ use std::{
     alloc::{GlobalAlloc, Layout, System},
     collections::VecDeque,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicUsize, Ordering},
     },
 };
@@ -42,9 +42,6 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Held by the test that counts: there is one count for all.
-static TURN: Mutex<()> = Mutex::new(());
-
 type TestStore = Store<MemEngine, MemRaftLog>;
 
 /// Carries out everything a store asks for, at once and in order; messages are kept.
@@ -72,7 +69,8 @@ impl Driver {
             received: Vec::new(),
             hooks: NoHooks,
         };
-        let store = TestStore::open(options, MonoTime::ZERO).unwrap().remove(0);
+        let store =
+            TestStore::open(options, MonoTime::ZERO).expect("the records are whole").remove(0);
         let apply = ApplyWorker::new(kv.clone(), NoHooks);
         let mut this = Self { store, kv, raft, meta, apply, now: MonoTime::ZERO, out: Vec::new() };
         this.settle();
@@ -150,14 +148,22 @@ fn region(id: u64, last: u64, stores: u64) -> Region {
 
 fn seeded(id: u64, regions: &[Region]) -> (MemEngine, MemRaftLog) {
     let (kv, raft) = (MemEngine::default(), MemRaftLog::default());
-    raftstore_core::seed::seed_regions(&kv, &raft, regions, StoreId::must(id)).unwrap();
+    raftstore_core::seed::seed_regions(&kv, &raft, regions, StoreId::must(id))
+        .expect("the engines do not fail");
     (kv, raft)
 }
 
+/// There is one count of bytes for all, so one test measures after the other.
 #[test]
-fn an_idle_region_stays_under_12_kib() {
+fn idle_regions_cost_little() {
+    let (alone, of_three) = (bytes_of_an_idle_region(), bytes_of_a_replica_of_many());
+    println!("{alone} bytes per idle region, {of_three} per replica of three");
+    assert!(alone < 12 << 10, "{alone} bytes per idle region");
+    assert!(of_three < 15 << 10, "{of_three} bytes per replica");
+}
+
+fn bytes_of_an_idle_region() -> u64 {
     const REGIONS: u64 = 100_000;
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let regions: Vec<Region> = (1..=REGIONS).map(|id| region(id, REGIONS, 1)).collect();
     let (kv, raft) = seeded(1, &regions);
     let before = ALIVE.load(Ordering::Relaxed);
@@ -166,9 +172,7 @@ fn an_idle_region_stays_under_12_kib() {
         driver.tick(tick);
     }
     assert_eq!(driver.leaders(), REGIONS, "every region of one replica leads itself");
-    let each = (ALIVE.load(Ordering::Relaxed) - before) as u64 / REGIONS;
-    println!("{each} bytes per idle region");
-    assert!(each < 12 << 10, "{each} bytes per idle region");
+    (ALIVE.load(Ordering::Relaxed) - before) as u64 / REGIONS
 }
 
 /// Delivers what the stores have sent until all is quiet.
@@ -180,17 +184,15 @@ fn deliver(stores: &mut [Driver]) {
         }
         let Some(message) = wire.pop_front() else { return };
         let to = message.to_peer().expect("it names its receiver").store.get();
-        let to = usize::try_from(to).unwrap() - 1;
+        let to = usize::try_from(to - 1).expect("few stores");
         stores[to].handle(Event::Message { message: Box::new(message), snapshot: None });
     }
 }
 
-/// Three stores elect the leaders of thousands of regions from their ticks alone; a replica
-/// costs little memory, the engines and what waits for them included, and no duty visits it.
-#[test]
-fn a_replica_of_many_stays_under_15_kib() {
+/// Three stores elect the leaders of thousands of regions from their ticks alone; no duty
+/// visits them once they are idle. The bytes include those of the engines.
+fn bytes_of_a_replica_of_many() -> u64 {
     const REGIONS: u64 = 2_000;
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let before = ALIVE.load(Ordering::Relaxed);
     let regions: Vec<Region> = (1..=REGIONS).map(|id| region(id, REGIONS, 3)).collect();
     let mut stores: Vec<Driver> = (1..=3)
@@ -211,8 +213,6 @@ fn a_replica_of_many_stays_under_15_kib() {
     let leaders: u64 = stores.iter().map(Driver::leaders).sum();
     assert_eq!(leaders, REGIONS, "each region has a leader");
     let each = (ALIVE.load(Ordering::Relaxed) - before) as u64 / (3 * REGIONS);
-    println!("{each} bytes per replica");
-    assert!(each < 15 << 10, "{each} bytes per replica");
     let figures = |stores: &[Driver]| -> (u64, u64) {
         let metrics = || stores.iter().map(|driver| driver.store.metrics());
         (metrics().map(|it| it.duty_visits).sum(), metrics().map(|it| it.rounds).sum())
@@ -220,4 +220,5 @@ fn a_replica_of_many_stays_under_15_kib() {
     let settled = figures(&stores);
     live(&mut stores, 30);
     assert_eq!(figures(&stores), settled, "idle regions were visited or written");
+    each
 }

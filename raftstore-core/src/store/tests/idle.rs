@@ -65,10 +65,10 @@ impl Node {
         self.store.metrics().duty_visits
     }
 
-    fn reports(&mut self) -> (usize, u64, u64) {
+    fn reports(&mut self) -> (u64, u64, u64) {
         let pd = std::mem::take(&mut self.pd);
         let of_regions = pd.iter().filter(|ask| matches!(ask, PdRequest::RegionHeartbeat(_)));
-        (of_regions.count(), self.store.metrics().regions, self.store.metrics().leaders)
+        (of_regions.count() as u64, self.store.metrics().regions, self.store.metrics().leaders)
     }
 }
 
@@ -80,7 +80,7 @@ fn duties_visit_active_regions_only() {
     let mut node = Node::new(1, busy(), &row(REGIONS, &[1]));
     node.settle();
     node.live(20);
-    assert_eq!(node.reports(), (REGIONS as usize, REGIONS, REGIONS), "each new leader reports");
+    assert_eq!(node.reports(), (REGIONS, REGIONS, REGIONS), "each new leader reports");
     let settled = node.visits();
     node.live(60);
     assert_eq!(node.visits(), settled, "idle regions were visited");
@@ -110,9 +110,10 @@ fn reports_count_by_what_was_noted() {
     let mut cluster = Cluster::with(busy(), 3, &row(REGIONS, &[1, 2, 3]));
     let led_by_1 = |cluster: &mut Cluster| {
         (1..=REGIONS).filter(|id| cluster.on(1).status(RegionId::must(*id)).is_leader).count()
+            as u64
     };
     for _ in 0..40 {
-        if led_by_1(&mut cluster) == REGIONS as usize {
+        if led_by_1(&mut cluster) == REGIONS {
             break;
         }
         cluster.on(1).live(1);
