@@ -2,6 +2,10 @@
 //! redb: for how long the writes of the part that keeps its id stop, and how soon the new part
 //! serves.
 //!
+//! The longest time between two acknowledgements is looked for from the wish for a split until
+//! both parts serve, and in a time as long before it, when nothing was cut: the three stores
+//! share one disk, and stop now and then for each other's syncs.
+//!
 //! `cargo bench -p raftstore-benches --bench split -- --splits 100 --clients 64`
 //!
 //! Set TMPDIR to choose the disk. Figures are multiples of the disk's sync latency too: the
@@ -160,10 +164,12 @@ impl Parts {
 /// What splits have done to writes.
 #[derive(Default)]
 struct Measured {
-    /// Longest time between two acknowledgements of the part that keeps its id, before a split
-    /// and around it.
+    /// Longest time between two acknowledgements of the part that keeps its id, without a
+    /// split and around one.
     gap_before: Percentiles,
     gap_around: Percentiles,
+    /// The time between two of them in which a split was applied.
+    stop: Percentiles,
     /// Latency of writes before a split.
     write: Percentiles,
     /// From the wish for a split until it was answered, which is when it was applied.
@@ -191,31 +197,34 @@ impl Measured {
         self.writes += acks.len() as u64;
         self.seconds += begun.elapsed().as_secs_f64();
         acks.iter().for_each(|ack| self.write.add(ack.at - ack.sent));
-        self.gap_before.add(longest_gap(acks.iter().filter(|ack| stays(ack))));
         let (region, leader) = load.route(&cut);
         let handle = load.handle(leader.store).clone();
         let asked = Instant::now();
         let reply = handle.split_region(region.id, region.epoch, vec![cut]);
         let applied = thread::spawn(move || (reply.wait(), Instant::now()));
-        let mut acks: Vec<Acknowledged> = acks.into_iter().filter(stays).collect();
-        acks.drain(..acks.len().saturating_sub(1));
+        let mut stayed: Vec<Instant> =
+            acks.iter().filter(|ack| stays(ack)).map(|ack| ack.at).collect();
         let mut first = None;
         load.run(asked + PATIENCE, |ack| {
-            if ack.region == region.id {
-                acks.extend(stays(&ack).then_some(ack));
-            } else {
+            stayed.extend(stays(&ack).then_some(ack.at));
+            if ack.region != region.id {
                 first = Some(ack.at);
             }
             first.is_some()
         });
         load.run(Instant::now() + AFTER, |ack| {
-            acks.extend(stays(&ack).then_some(ack));
+            stayed.extend(stays(&ack).then_some(ack.at));
             false
         });
         let (answer, at) = applied.join().map_err(|_| "the split's waiter has panicked")?;
         answer.body.map_err(|error| format!("the split was refused: {error}"))?;
         let first = first.ok_or("the new part never served")?;
-        self.gap_around.add(longest_gap(acks.iter()));
+        stayed.sort_unstable();
+        let lasted = first.saturating_duration_since(asked);
+        let earlier = asked.checked_sub(BEFORE / 2).ok_or("the clock has just begun")?;
+        self.gap_before.add(longest_gap(&stayed, earlier, earlier + lasted.min(BEFORE / 2)));
+        self.gap_around.add(longest_gap(&stayed, asked, first));
+        self.stop.add(longest_gap(&stayed, at, at));
         self.applied.add(at - asked);
         self.served.add(first.saturating_duration_since(at));
         Ok(())
@@ -227,13 +236,15 @@ impl Measured {
         println!("a write                        {}", self.write.line(unit));
         println!("longest gap without a split    {}", self.gap_before.line(unit));
         println!("longest gap around a split     {}", self.gap_around.line(unit));
+        println!("gap in which it was applied    {}", self.stop.line(unit));
         println!("split asked until applied      {}", self.applied.line(unit));
         println!("applied until new part served  {}", self.served.line(unit));
     }
 }
 
-fn longest_gap<'a>(acks: impl Iterator<Item = &'a Acknowledged>) -> Duration {
-    let mut times: Vec<Instant> = acks.map(|ack| ack.at).collect();
-    times.sort_unstable();
-    times.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or_default()
+/// The longest time between two of these moments, in order, that lies in part between `from`
+/// and `to`.
+fn longest_gap(moments: &[Instant], from: Instant, to: Instant) -> Duration {
+    let within = moments.windows(2).filter(|pair| pair[1] > from && pair[0] <= to);
+    within.map(|pair| pair[1] - pair[0]).max().unwrap_or_default()
 }

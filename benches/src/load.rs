@@ -161,8 +161,10 @@ impl<K: KvEngine> Load<K> {
                 route.is_some_and(|(_, asked)| std::mem::replace(asked, leader) != leader)
             }
             RegionError::EpochNotMatch { current } => {
+                let asked = self.routes.values().find(|(known, _)| known.id == region);
+                let store = asked.map(|(_, peer)| peer.store);
                 for region in current {
-                    self.add(region);
+                    self.add(region, store);
                 }
                 true
             }
@@ -181,17 +183,26 @@ impl<K: KvEngine> Load<K> {
         }
     }
 
-    /// A region as it is now. A part that was cut off is asked for where the whole was.
-    fn add(&mut self, region: Region) {
-        let (former, asked) = self.route(&region.start_key);
-        if former.epoch.version >= region.epoch.version {
+    /// A region as it is now. A part that was cut off is asked for where the whole was; what
+    /// is not known to be of another region yet is still asked for by the former name, and so
+    /// found out.
+    fn add(&mut self, region: Region, store: Option<StoreId>) {
+        let same = self.routes.iter().filter(|(_, (known, _))| known.id == region.id);
+        let former: Vec<(Bytes, Region, Peer)> =
+            same.map(|(start, (known, asked))| (start.clone(), known.clone(), *asked)).collect();
+        if former.iter().any(|(_, known, _)| known.epoch.version >= region.epoch.version) {
             return;
         }
-        if former.id == region.id {
-            self.routes.remove(&former.start_key);
+        for (start, known, asked) in former {
+            if region.contains(&start) {
+                self.routes.remove(&start);
+                if region.end_key != known.end_key {
+                    self.routes.insert(region.end_key.clone(), (known, asked));
+                }
+            }
         }
-        let asked = region.peer_on(asked.store).copied().unwrap_or(region.peers[0]);
-        self.routes.insert(region.start_key.clone(), (region, asked));
+        let asked = store.and_then(|store| region.peer_on(store)).unwrap_or(&region.peers[0]);
+        self.routes.insert(region.start_key.clone(), (region.clone(), *asked));
     }
 
     fn send(&self, client: usize) {
