@@ -122,6 +122,8 @@ store_metrics! {
     split_replaced,
     /// Peers that a split did not make here, because something newer of the region is known.
     split_skipped,
+    /// Writes proposed behind a split of their region, for the part that keeps its id.
+    writes_behind_split,
     /// Reads that came while a split was committed and not yet applied.
     reads_behind_split,
     /// Region snapshots refused because another region holds a part of their range.

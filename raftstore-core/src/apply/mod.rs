@@ -16,8 +16,10 @@ mod worker;
 mod write;
 
 pub use applier::Applier;
+pub(crate) use split::kept_part;
 pub use task::{
     ApplyEvent, ApplyMetrics, ApplyResult, ApplyTask, ApplyWork, ExecResult, Proposal,
     Registration, SplitPart,
 };
 pub use worker::{ApplyOutcome, ApplyWorker, SnapBuild};
+pub(crate) use write::validate;

@@ -85,6 +85,17 @@ pub(super) fn cut(
     Ok(Parts { derived, new, right_derive })
 }
 
+/// What becomes of the region by a split that is proposed for it as it is: the part that
+/// keeps its id. `None` for a split that would be refused.
+pub(crate) fn kept_part(
+    region: &Region,
+    requests: &[SplitRequest],
+    right_derive: bool,
+) -> Option<Region> {
+    let flags = EntryFlags { split: true, conf_change: false };
+    cut(region, flags, requests, right_derive).ok().map(|parts| parts.derived)
+}
+
 /// The same replicas under new ids, which are given by position.
 fn renamed(peers: &[Peer], ids: &[PeerId]) -> Vec<Peer> {
     peers.iter().zip(ids).map(|(peer, id)| Peer { id: *id, ..*peer }).collect()

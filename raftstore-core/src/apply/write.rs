@@ -14,7 +14,7 @@ use crate::keys;
 ///
 /// # Errors
 /// The first rule broken. Nothing may then be executed.
-pub(super) fn validate(operations: &[Operation], region: &Region) -> Result<(), RegionError> {
+pub(crate) fn validate(operations: &[Operation], region: &Region) -> Result<(), RegionError> {
     for operation in operations {
         match operation {
             Operation::Put { cf, key, .. } | Operation::Delete { cf, key } => {

@@ -42,7 +42,7 @@ use self::{
     raft_group::RaftGroup,
     reads::ReadQueue,
     size::RegionSize,
-    split::{OpenSplits, SplitAsk},
+    split::{Carry, OpenSplits, SplitAsk},
     storage::PeerStorage,
 };
 use crate::{
@@ -120,6 +120,8 @@ pub(crate) struct Peer<R: RaftEngine> {
     hard_state_dirty: bool,
     /// Unapplied entries that cut the region.
     splits: OpenSplits,
+    /// What this leader's own open split leads to.
+    carry: Option<Box<Carry>>,
     /// Callers who want it cut and wait for PD.
     asks: Vec<SplitAsk>,
     last_ask: u64,
@@ -228,6 +230,7 @@ impl<R: RaftEngine> Peer<R> {
             log_bytes: 0,
             hard_state_dirty: false,
             splits,
+            carry: None,
             asks: Vec::new(),
             last_ask: 0,
             born_by: None,
@@ -390,6 +393,7 @@ impl<R: RaftEngine> Peer<R> {
             self.lease.reset();
             self.proposed_at.clear();
             self.replicas_read = false;
+            self.carry = None;
             self.sync_behind();
             self.heard.clear();
             if seen.is_leader {

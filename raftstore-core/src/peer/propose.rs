@@ -97,7 +97,7 @@ impl<R: RaftEngine> Peer<R> {
         &mut self,
         ctx: &mut Context<K, R, H>,
         reply: Option<ReplyId>,
-        command: Command,
+        mut command: Command,
     ) -> Result<Result<(), RegionError>, FatalError> {
         Ok(match &command.body {
             Body::Operations(operations) => match Self::classify(operations) {
@@ -111,7 +111,13 @@ impl<R: RaftEngine> Peer<R> {
                     }
                     Ok(())
                 }
-                Ok(false) => self.propose(ctx, reply, &command),
+                Ok(false) => {
+                    if let Some(epoch) = self.epoch_behind_split(operations) {
+                        ctx.metrics.writes_behind_split += 1;
+                        command.header.epoch = Some(epoch);
+                    }
+                    self.propose(ctx, reply, &command)
+                }
                 Err(error) => Err(error),
             },
             Body::Admin(AdminCommand::ChangePeer(change)) => {
@@ -130,8 +136,8 @@ impl<R: RaftEngine> Peer<R> {
                 }
                 Ok(())
             }
-            Body::Admin(AdminCommand::BatchSplit { requests, .. }) => {
-                self.propose_split(ctx, reply, requests, &command)
+            Body::Admin(AdminCommand::BatchSplit { .. }) => {
+                self.propose_split(ctx, reply, &command)
             }
             // A made-up hash would accuse every replica of the region.
             Body::Admin(AdminCommand::VerifyHash { .. }) if reply.is_some() => {

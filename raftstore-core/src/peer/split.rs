@@ -6,13 +6,14 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use engine_traits::{KvEngine, RaftEngine};
 use raftstore_proto::{
-    AdminCommand, BusyReason, Command, EntryFlags, Epoch, Header, PeerId, RegionError, RegionId,
-    SplitRequest,
+    AdminCommand, Body, BusyReason, Command, EntryFlags, Epoch, Header, Operation, PeerId, Region,
+    RegionError, RegionId, SplitRequest,
 };
 
 use super::Peer;
 use crate::{
     FatalError, PdRequest, ReplyId,
+    apply::{kept_part, validate},
     command::{check_cuts, check_epoch, check_split},
     context::Context,
     hooks::{Bug, Hooks},
@@ -70,6 +71,16 @@ impl OpenSplits {
     }
 }
 
+/// A split that a leader has proposed in its term and not yet applied. Writes that it does not
+/// concern need not stop for it.
+#[derive(Debug)]
+pub(super) struct Carry {
+    /// Index of its entry.
+    split: u64,
+    /// The part that will keep the region's id.
+    kept: Region,
+}
+
 /// A caller who wants the region cut, while PD is asked for ids.
 #[derive(Debug)]
 pub(crate) struct SplitAsk {
@@ -98,6 +109,7 @@ impl<R: RaftEngine> Peer<R> {
     /// Everything up to `index` is applied.
     pub(crate) fn note_splits_applied(&mut self, index: u64) {
         self.splits.applied(index);
+        self.carry.take_if(|carry| carry.split <= index);
     }
 
     /// Looks for cuts among the entries that were not applied before a restart.
@@ -216,7 +228,7 @@ impl<R: RaftEngine> Peer<R> {
             replica_read: false,
         };
         let admin = AdminCommand::BatchSplit { requests, right_derive };
-        let command = Command { header, body: raftstore_proto::Body::Admin(admin) };
+        let command = Command { header, body: Body::Admin(admin) };
         self.on_command(ctx, reply, command)
     }
 
@@ -224,16 +236,38 @@ impl<R: RaftEngine> Peer<R> {
         &mut self,
         ctx: &mut Context<K, R, H>,
         reply: Option<ReplyId>,
-        requests: &[SplitRequest],
         command: &Command,
     ) -> Result<(), RegionError> {
+        let Body::Admin(AdminCommand::BatchSplit { requests, right_derive }) = &command.body else {
+            return Err(RegionError::InvalidCommand { why: "not a split" });
+        };
         // A new leader may not know yet what its region is (H26).
         if !self.applied_own_term() {
             return Err(RegionError::NotReady);
         }
         check_split(self.region(), requests)?;
+        let is_first = self.splits.is_empty() && self.carry.is_none();
         let flags = EntryFlags { split: true, conf_change: false };
-        self.propose_with(ctx, reply, command, flags)
+        self.propose_with(ctx, reply, command, flags)?;
+        // A change of members ahead of it would have it refused when it is applied, and so
+        // would a split ahead of it.
+        if is_first && !self.group.has_pending_conf() {
+            let kept = kept_part(self.region(), requests, *right_derive);
+            let split = self.group.last_index();
+            self.carry = kept.map(|kept| Box::new(Carry { split, kept }));
+        }
+        Ok(())
+    }
+
+    /// The epoch to propose writes under while this leader's split is ahead of them in the log
+    /// and leaves all their keys to this region; `None` for the epoch they came with, which
+    /// will have them refused if there is such a split (H24).
+    ///
+    /// The split is applied before them, or they are not applied at all: what is behind an
+    /// entry in the log goes with it. If it turns out to be refused, so are they.
+    pub(super) fn epoch_behind_split(&self, writes: &[Operation]) -> Option<Epoch> {
+        let Carry { kept, .. } = self.carry.as_deref()?;
+        validate(writes, kept).is_ok().then_some(kept.epoch)
     }
 
     /// Adds to a refusal for a stale epoch the regions that were cut off since, nearest

@@ -5,7 +5,8 @@ use bytes::Bytes;
 use engine_traits::RaftEngine;
 use raft::eraftpb::MessageType;
 use raftstore_proto::{
-    AdminCommand, Body, Entry, PeerId, Region, RegionError, RegionId, SplitRequest,
+    AdminCommand, Body, Cf, Command, Entry, Header, Operation, PeerId, Region, RegionError,
+    RegionId, SplitRequest,
 };
 use transport_traits::SnapKey;
 
@@ -69,6 +70,69 @@ fn h36_no_read_while_a_committed_split_is_unapplied() {
         let ids: Vec<RegionId> = current.iter().map(|region| region.id).collect();
         assert_eq!(ids, [R1, CHILD]);
     }
+}
+
+/// Writes for the part that keeps its id do not stop for a split: those behind it in the log
+/// are proposed under the epoch it leads to. Those for the part cut off, or for both, are
+/// refused when they are applied, as ever.
+#[test]
+fn writes_for_the_part_that_keeps_its_id_go_on_during_a_split() {
+    let mut cluster = Cluster::new(3, &[region(R1, "", "", &[1, 2, 3])]);
+    cluster.elect(1, R1);
+    let leader = cluster.on(1);
+    let before = leader.put(R1, "a", "before");
+    let split = leader.ask(R1, cut(&leader.status(R1).region));
+    let (stays, goes) = (leader.put(R1, "z", "behind"), leader.put(R1, "a", "behind"));
+    let epoch = leader.status(R1).region.epoch;
+    let put = |key: &'static str| Operation::Put {
+        cf: Cf::Default,
+        key: Bytes::from_static(key.as_bytes()),
+        value: Bytes::from_static(b"both"),
+    };
+    let both = leader.ask(R1, Body::Operations(vec![put("y"), put("b")]));
+    assert_eq!(leader.answer(before), None, "all of them are behind the disk");
+    cluster.settle();
+    let leader = cluster.on(1);
+    for reply in [before, split, stays] {
+        assert!(matches!(leader.answer(reply), Some(Ok(_))), "{:?}", leader.answer(reply));
+    }
+    for reply in [goes, both] {
+        let refused = matches!(leader.refusal(reply), RegionError::EpochNotMatch { .. });
+        assert!(refused, "{:?}", leader.answer(reply));
+    }
+    let held = ["a", "b", "y", "z"].map(|key| leader.data(key));
+    let value = |value: &'static str| Some(Bytes::from_static(value.as_bytes()));
+    assert_eq!(held, [value("before"), None, None, value("behind")]);
+    assert_eq!(leader.store.metrics().writes_behind_split, 1);
+    assert_eq!(leader.status(R1).region.epoch.version, epoch.version + 1);
+    // The split is applied, and an old epoch is old.
+    let late = Header { epoch: Some(epoch), ..leader.command(R1, get("z")).header };
+    let late = leader.ask_command(Command { header: late, body: Body::Operations(vec![put("z")]) });
+    leader.turn();
+    assert!(matches!(leader.refusal(late), RegionError::EpochNotMatch { .. }));
+    // Followers hear of the commit with the next heartbeat.
+    leader.tick(2);
+    cluster.settle();
+    for store in 2..=3 {
+        assert_eq!(cluster.on(store).data("z"), value("behind"), "store {store}");
+    }
+}
+
+/// A split behind a change of members is refused when it is applied: writes behind both are
+/// not proposed for what it would have led to.
+#[test]
+fn a_split_behind_a_change_of_members_carries_no_writes() {
+    let mut cluster = Cluster::new(3, &[region(R1, "", "", &[1, 2, 3])]);
+    cluster.elect(1, R1);
+    let leader = cluster.on(1);
+    let change = leader.change(R1, removing(voter(R1, 3)));
+    let split = leader.ask(R1, cut(&leader.status(R1).region));
+    let write = leader.put(R1, "z", "behind");
+    cluster.settle();
+    let leader = cluster.on(1);
+    assert!(matches!(leader.answer(change), Some(Ok(_))));
+    assert!(matches!(leader.refusal(split), RegionError::EpochNotMatch { .. }));
+    assert!(matches!(leader.answer(write), Some(Ok(_))), "{:?}", leader.answer(write));
 }
 
 /// D4, R26: a split-born peer writes nothing to its log, and votes for nobody, before the
