@@ -45,6 +45,9 @@ struct Options {
     /// Bytes of a value.
     #[arg(long, default_value_t = 256)]
     value_bytes: usize,
+    /// Print the figures of each split too.
+    #[arg(long)]
+    each: bool,
     /// Few splits.
     #[arg(long)]
     quick: bool,
@@ -96,7 +99,7 @@ fn main() -> Result<(), BoxError> {
     let keys = (0..options.clients).map(|client| key_of(client, 0)).collect();
     let value = Numbers::new(1).bytes(options.value_bytes);
     let mut load = Load::new(cluster.handles.clone(), &regions, keys, value);
-    let mut measured = Measured::default();
+    let mut measured = Measured { each: options.each, ..Measured::default() };
     load.run(Instant::now() + PATIENCE, |_| true);
     load.run(Instant::now() + Duration::from_secs(1), |_| false);
     for split in 0..options.splits {
@@ -178,6 +181,7 @@ struct Measured {
     served: Percentiles,
     writes: u64,
     seconds: f64,
+    each: bool,
 }
 
 impl Measured {
@@ -225,6 +229,11 @@ impl Measured {
         self.gap_before.add(longest_gap(&stayed, earlier, earlier + lasted.min(BEFORE / 2)));
         self.gap_around.add(longest_gap(&stayed, asked, first));
         self.stop.add(longest_gap(&stayed, at, at));
+        if self.each {
+            let (gap, stop) = (longest_gap(&stayed, asked, first), longest_gap(&stayed, at, at));
+            let (applied, served) = (at - asked, first.saturating_duration_since(at));
+            println!("{split}: gap {gap:?}, stop {stop:?}, applied {applied:?}, served {served:?}");
+        }
         self.applied.add(at - asked);
         self.served.add(first.saturating_duration_since(at));
         Ok(())

@@ -32,7 +32,7 @@ impl Percentiles {
         sorted.get(rank - 1).copied().unwrap_or_default()
     }
 
-    /// Half and ninety-nine of a hundred, in milliseconds, also as multiples of `unit`.
+    /// Half, ninety and ninety-nine of a hundred, in milliseconds, also as multiples of `unit`.
     #[must_use]
     pub fn line(&self, unit: Duration) -> String {
         let cell = |percent| {
@@ -40,7 +40,7 @@ impl Percentiles {
             let times = at.as_secs_f64() / unit.as_secs_f64();
             format!("p{percent} {:>8.3} ms ({times:>6.2} x)", at.as_secs_f64() * 1e3)
         };
-        format!("{}  {}", cell(50), cell(99))
+        format!("{}  {}  {}", cell(50), cell(90), cell(99))
     }
 }
 
