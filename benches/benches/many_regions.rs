@@ -5,14 +5,17 @@
 #![expect(clippy::print_stdout, reason = "the figures are what it is for")]
 
 use std::{
-    fs, thread,
+    thread,
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use clap::Parser;
 use engine_traits::mem::{MemEngine, MemRaftLog};
-use raftstore_benches::cluster::{Cluster, row_of_regions};
+use raftstore_benches::{
+    cluster::{Cluster, row_of_regions},
+    process::{cpu_time, memory_kib},
+};
 use raftstore_core::{Config, runtime::BoxError};
 
 /// Cost of many regions.
@@ -78,11 +81,10 @@ fn main() -> Result<(), BoxError> {
     memory("when all led")?;
     // New leaders have their logs, sizes and commit indexes looked at once.
     thread::sleep(Duration::from_secs(options.rest));
-    let (before, cpu, at) = (cluster.metrics(), cpu_ticks()?, Instant::now());
+    let (before, cpu, at) = (cluster.metrics(), cpu_time()?, Instant::now());
     thread::sleep(Duration::from_secs(options.idle));
     let seconds = at.elapsed().as_secs_f64();
-    // The kernel counts hundredths of a second.
-    let busy = (cpu_ticks()? - cpu) as f64 / 100.0 / seconds;
+    let busy = (cpu_time()? - cpu).as_secs_f64() / seconds;
     let after = cluster.metrics();
     memory("when idle")?;
     println!("CPU when idle          {busy:>8.3} cores");
@@ -106,22 +108,4 @@ fn wait(begun: Instant, mut is_done: impl FnMut() -> bool) -> Result<(), BoxErro
         thread::sleep(Duration::from_millis(200));
     }
     Ok(())
-}
-
-/// Memory of this process in the machine's RAM, as Linux counts it.
-fn memory_kib() -> Result<u64, BoxError> {
-    let status = fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let figure = line.and_then(|line| line.trim().strip_suffix(" kB"));
-    Ok(figure.ok_or("no VmRSS")?.trim().parse()?)
-}
-
-/// Time this process has spent on CPUs, as Linux counts it: hundredths of a second.
-fn cpu_ticks() -> Result<u64, BoxError> {
-    let stat = fs::read_to_string("/proc/self/stat")?;
-    // The name of the program, in brackets, may hold spaces.
-    let fields: Vec<&str> =
-        stat.rsplit_once(')').ok_or("no name in stat")?.1.split_whitespace().collect();
-    let (user, system): (u64, u64) = (fields[11].parse()?, fields[12].parse()?);
-    Ok(user + system)
 }

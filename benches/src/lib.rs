@@ -5,6 +5,7 @@
 pub mod cluster;
 pub mod load;
 pub mod percentiles;
+pub mod process;
 pub mod sync;
 
 use bytes::Bytes;
