@@ -16,7 +16,8 @@ use raftstore_benches::{
     cluster::{Cluster, row_of_regions},
     process::{cpu_time, memory_kib},
 };
-use raftstore_core::{Config, runtime::BoxError};
+use raftstore_core::Config;
+use transport_traits::BoxError;
 
 /// Cost of many regions.
 #[derive(Parser)]

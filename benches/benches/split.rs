@@ -29,9 +29,10 @@ use raftstore_benches::{
     percentiles::Percentiles,
     sync::sync_latency,
 };
-use raftstore_core::{Config, runtime::BoxError};
+use raftstore_core::Config;
 use raftstore_proto::RegionId;
 use tempfile::TempDir;
+use transport_traits::BoxError;
 
 /// Splits of a region under load.
 #[derive(Parser)]

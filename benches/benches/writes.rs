@@ -16,7 +16,8 @@ use raftstore_benches::{
     percentiles::Percentiles,
     process::cpu_time,
 };
-use raftstore_core::{Config, runtime::BoxError};
+use raftstore_core::Config;
+use transport_traits::BoxError;
 
 /// Writes without a disk.
 #[derive(Parser)]

@@ -8,11 +8,11 @@ use engine_traits::{KvEngine, RaftEngine};
 use pd_client::mock::{MockPd, PdConfig};
 use raftstore_core::{
     Config, StoreMetrics,
-    runtime::{BoxError, Node, NodeHandle, NodeOptions, PdRetry},
+    runtime::{Node, NodeHandle, NodeOptions},
     seed,
 };
 use raftstore_proto::{ClusterId, Epoch, Peer, PeerId, Region, RegionId, StoreId};
-use transport_traits::{ChannelConfig, ChannelHub, MemSnapStore, Transport};
+use transport_traits::{BoxError, ChannelConfig, ChannelHub};
 
 const CLUSTER: ClusterId = ClusterId::must(1);
 
@@ -66,25 +66,11 @@ impl<K: KvEngine> Cluster<K> {
             let store = StoreId::must(number);
             seed::seed_store(&kv, CLUSTER, store)?;
             seed::seed_regions(&kv, &raft, regions, store)?;
-            let snaps = Arc::new(MemSnapStore::new(1 << 30));
-            let (ways, sent) = (hub.clone(), Arc::clone(&snaps));
+            let driver = Arc::new(pd.clone());
+            let address = format!("store {number}");
             nodes.push(Node::start(NodeOptions {
                 config: config.clone(),
-                cluster: CLUSTER,
-                address: format!("store {number}"),
-                labels: Vec::new(),
-                kv,
-                raft,
-                snaps,
-                pd: Arc::new(pd.clone()),
-                pd_retry: PdRetry::default(),
-                connect: Box::new(move |store, inbox| {
-                    let transport = ways.register(store, inbox, sent)?;
-                    Ok(Box::new(transport) as Box<dyn Transport>)
-                }),
-                disk: None,
-                split_policy: None,
-                on_fatal: None,
+                ..NodeOptions::new(CLUSTER, address, kv, raft, driver, hub.connect())
             })?);
         }
         let handles = nodes.iter().map(Node::handle).collect();

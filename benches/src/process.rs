@@ -2,7 +2,7 @@
 
 use std::{fs, time::Duration};
 
-use raftstore_core::runtime::BoxError;
+use transport_traits::BoxError;
 
 /// Memory of this process in the machine's RAM.
 ///
