@@ -3,6 +3,8 @@
 
 use std::collections::VecDeque;
 
+use bytes::Bytes;
+use raft::eraftpb;
 use raftstore_proto::Entry;
 
 /// Entries of at most this size are copied when they are cached, so that a small entry
@@ -98,15 +100,26 @@ impl EntryCache {
     }
 }
 
-/// The same entry in memory of its own if it is small.
+/// The same entry in memory of its own, one piece of it, if it is small.
 fn unpinned(entry: &Entry) -> Entry {
-    if entry.data().is_empty() || entry.data().len() >= COPY_BELOW_BYTES {
+    let data = entry.data();
+    if data.is_empty() || data.len() >= COPY_BELOW_BYTES {
         return entry.clone();
     }
-    let mut raft = entry.as_raft().clone();
-    raft.data = bytes::Bytes::copy_from_slice(entry.data());
-    raft.context = bytes::Bytes::copy_from_slice(&raft.context);
-    Entry::from_raft(raft)
+    let context = &entry.as_raft().context;
+    let mut own = Vec::with_capacity(data.len() + context.len());
+    own.extend_from_slice(data);
+    own.extend_from_slice(context);
+    let mut own = Bytes::from(own);
+    let context = own.split_off(data.len());
+    Entry::from_raft(eraftpb::Entry {
+        entry_type: entry.as_raft().entry_type,
+        index: entry.index(),
+        term: entry.term(),
+        data: own,
+        context,
+        ..eraftpb::Entry::default()
+    })
 }
 
 #[cfg(test)]
@@ -117,7 +130,7 @@ mod tests {
         range
             .map(|index| {
                 let data = vec![0; 10].into();
-                Entry::from_raft(raft::eraftpb::Entry { index, term, data, ..Default::default() })
+                Entry::from_raft(eraftpb::Entry { index, term, data, ..Default::default() })
             })
             .collect()
     }
@@ -132,6 +145,27 @@ mod tests {
         assert_eq!(cache.get(7).map(Entry::term), Some(2));
         assert_eq!(cache.get(9), None);
         assert_eq!(cache.bytes, 40);
+    }
+
+    /// A small entry pins nothing, and is the same in every part; a large one is not copied.
+    #[test]
+    fn small_entries_are_copied_whole() {
+        for (length, is_copied) in [(10, true), (COPY_BELOW_BYTES, false)] {
+            let received = Bytes::from(vec![7; length + 5]);
+            let entry = Entry::from_raft(eraftpb::Entry {
+                entry_type: eraftpb::EntryType::EntryConfChange,
+                index: 3,
+                term: 2,
+                data: received.slice(..length),
+                context: received.slice(length..),
+                ..eraftpb::Entry::default()
+            });
+            let mut cache = EntryCache::default();
+            cache.append(std::slice::from_ref(&entry));
+            let kept = cache.get(3).expect("it was put there");
+            assert_eq!(kept.as_raft(), entry.as_raft());
+            assert_ne!(kept.data().as_ptr() == entry.data().as_ptr(), is_copied);
+        }
     }
 
     #[test]
