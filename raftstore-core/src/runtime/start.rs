@@ -72,7 +72,8 @@ pub struct NodeOptions<K, R> {
     pub pd_retry: PdRetry,
     /// The way to other stores.
     pub connect: Connect,
-    /// Looks at the store's device; without it, PD is told that there is no limit.
+    /// Looks at the store's device, for PD and for `reserve-space`; without it there is no
+    /// limit but `capacity`.
     pub disk: Option<DiskProbe>,
     /// Decides where regions are cut by themselves; without it, those that are larger than
     /// `region-max-size` or `region-max-keys` are.

@@ -1,4 +1,5 @@
-//! Group DISK: stores that run out of room.
+//! Group DISK: stores that run out of room. How a running node finds out is in
+//! `raftstore-core/tests/room.rs`.
 
 use raftstore_core::Dropped;
 use raftstore_proto::{
