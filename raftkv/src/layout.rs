@@ -17,6 +17,8 @@ const FORMAT: &str = "raftkv demo 1";
 pub(crate) struct Settings {
     /// The engine's name.
     pub(crate) engine: &'static str,
+    /// The name of what holds the raft logs.
+    pub(crate) raft_log: &'static str,
     /// How many stores.
     pub(crate) stores: u64,
 }
@@ -238,11 +240,17 @@ fn check_marker(dir: &Path, text: &str, settings: Settings) -> Result<(), Layout
         return Err(LayoutError::Version { path: path(), found });
     }
     let stores = settings.stores.to_string();
-    for (setting, wanted) in [("engine", settings.engine), ("stores", &stores)] {
+    // Directories made before there was a choice have no such line, and logs on redb.
+    let wanted = [
+        ("engine", settings.engine, "missing"),
+        ("raft-log", settings.raft_log, "redb"),
+        ("stores", &stores, "missing"),
+    ];
+    for (setting, wanted, otherwise) in wanted {
         let found = lines
             .clone()
             .find_map(|line| line.strip_prefix(setting)?.strip_prefix(' '))
-            .unwrap_or("missing");
+            .unwrap_or(otherwise);
         if found != wanted {
             let found = found.to_owned();
             return Err(LayoutError::Settings { path: path(), setting, found });
@@ -253,7 +261,8 @@ fn check_marker(dir: &Path, text: &str, settings: Settings) -> Result<(), Layout
 
 /// The marker comes to its place whole and durable, before anything else does.
 fn write_marker(dir: &Path, marker: &Path, settings: Settings) -> Result<(), LayoutError> {
-    let text = format!("{FORMAT}\nengine {}\nstores {}\n", settings.engine, settings.stores);
+    let Settings { engine, raft_log, stores } = settings;
+    let text = format!("{FORMAT}\nengine {engine}\nraft-log {raft_log}\nstores {stores}\n");
     let draft = dir.join("marker.new");
     let write = || -> io::Result<()> {
         let mut file = File::create(&draft)?;
@@ -269,7 +278,7 @@ fn write_marker(dir: &Path, marker: &Path, settings: Settings) -> Result<(), Lay
 mod tests {
     use super::*;
 
-    const SETTINGS: Settings = Settings { engine: "redb", stores: 3 };
+    const SETTINGS: Settings = Settings { engine: "redb", raft_log: "raft-engine", stores: 3 };
 
     #[test]
     fn a_new_directory_is_made_and_found_again() {
@@ -298,6 +307,17 @@ mod tests {
         assert!(error.to_string().contains("--stores 3"), "{error}");
         let error = Layout::open(folder.path(), Settings { engine: "other", ..SETTINGS });
         assert!(error.unwrap_err().to_string().contains("--engine redb"));
+        let error = Layout::open(folder.path(), Settings { raft_log: "redb", ..SETTINGS });
+        assert!(error.unwrap_err().to_string().contains("--raft-log raft-engine"));
+    }
+
+    #[test]
+    fn a_marker_without_a_raft_log_means_redb() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("marker"), "raftkv demo 1\nengine redb\nstores 3\n").unwrap();
+        let error = Layout::open(folder.path(), SETTINGS).unwrap_err();
+        assert!(error.to_string().contains("--raft-log redb"), "{error}");
+        drop(Layout::open(folder.path(), Settings { raft_log: "redb", ..SETTINGS }).unwrap());
     }
 
     #[test]

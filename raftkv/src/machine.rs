@@ -2,6 +2,7 @@
 
 use std::{fs, io, path::PathBuf, sync::Arc};
 
+use engine_raftlog::{LogSwitch, RaftLog, RaftLogOptions};
 use engine_redb::{CutSwitch, Loss, RedbEngine, RedbOptions, RedbRaftLog, open_raft_log_with_cut};
 use engine_traits::{
     KvEngine, RaftEngine,
@@ -130,6 +131,53 @@ impl Machine for RedbMachine {
         for switch in self.switches.drain(..) {
             self.seed = self.seed.wrapping_add(1);
             switch.cut(Loss::Suffix { seed: self.seed });
+        }
+    }
+}
+
+/// Data in a file of redb, raft logs in files of raft-engine, in one folder.
+pub(crate) struct LogFilesMachine {
+    folder: PathBuf,
+    switches: Option<(CutSwitch, LogSwitch)>,
+    /// Decides what of the unsynced bytes happens to survive a cut.
+    seed: u64,
+}
+
+impl LogFilesMachine {
+    /// The store in `folder`, which need not exist.
+    pub(crate) fn new(folder: PathBuf, seed: u64) -> Self {
+        Self { folder, switches: None, seed }
+    }
+}
+
+impl Machine for LogFilesMachine {
+    type Kv = RedbEngine;
+    type Log = RaftLog;
+
+    fn power_on(&mut self) -> Result<Disks<RedbEngine, RaftLog>, MachineError> {
+        let failed = |path: &PathBuf| {
+            let path = path.clone();
+            move |source| MachineError::Folder { path, source }
+        };
+        fs::create_dir_all(&self.folder).map_err(failed(&self.folder))?;
+        let options = RedbOptions::default().with_cache_bytes(CACHE_BYTES);
+        let (kv, data) = RedbEngine::open_with_cut(self.folder.join("data.redb"), &options)?;
+        let options = RaftLogOptions::default();
+        let (log, logs) = RaftLog::open_with_switch(self.folder.join("log"), &options)?;
+        let path = self.folder.join("snapshots");
+        let snaps = FileSnapStore::open(&path, SNAPSHOT_BYTES_MAX).map_err(failed(&path))?;
+        self.switches = Some((data, logs));
+        let file = RedbFile { name: "data.redb", engine: kv.clone() };
+        let checked_files = u64::from(kv.was_checked_at_open());
+        let files: Vec<Box<dyn Sweep>> = vec![Box::new(file)];
+        Ok(Disks { kv, log, snaps: Arc::new(snaps), files, checked_files })
+    }
+
+    fn cut_power(&mut self) {
+        if let Some((data, logs)) = self.switches.take() {
+            self.seed = self.seed.wrapping_add(2);
+            data.cut(Loss::Suffix { seed: self.seed });
+            logs.cut(engine_raftlog::Loss::Suffix { seed: self.seed + 1 });
         }
     }
 }

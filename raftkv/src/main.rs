@@ -11,7 +11,7 @@ use std::{
 use clap::{Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
-use crate::demo::{DemoError, Options};
+use crate::demo::{DemoError, Options, RaftLogKind};
 
 mod cluster;
 mod demo;
@@ -60,6 +60,9 @@ struct DemoArguments {
     /// What the stores keep their data in
     #[arg(long, value_enum, default_value_t = Engine::Redb)]
     engine: Engine,
+    /// What the stores keep their raft logs in; with data in memory they are there too
+    #[arg(long, value_enum, default_value_t = RaftLog::RaftEngine)]
+    raft_log: RaftLog,
     /// Requests in flight at a time
     #[arg(long, value_name = "N", default_value_t = 256,
           value_parser = clap::value_parser!(u32).range(1..=65_536))]
@@ -91,6 +94,14 @@ enum Engine {
     Mem,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum RaftLog {
+    /// Append-only files of raft-engine.
+    RaftEngine,
+    /// A file of redb.
+    Redb,
+}
+
 fn main() -> ExitCode {
     // Stores speak of every power cut; what they say is for those who ask for it.
     let filter = EnvFilter::try_from_env("RAFTKV_LOG").unwrap_or_else(|_| EnvFilter::new("off"));
@@ -101,6 +112,10 @@ fn main() -> ExitCode {
         input: arguments.input,
         dir: arguments.dir,
         stores: arguments.stores,
+        raft_log: match arguments.raft_log {
+            RaftLog::RaftEngine => RaftLogKind::RaftEngine,
+            RaftLog::Redb => RaftLogKind::Redb,
+        },
         in_flight: usize::try_from(arguments.in_flight).unwrap_or(usize::MAX),
         seed: arguments.seed,
         records: arguments.records,
@@ -143,6 +158,6 @@ mod tests {
     fn defaults_are_those_of_the_main_job() {
         let Commands::Demo(demo) = Arguments::parse_from(["raftkv", "demo"]).command;
         assert_eq!((demo.stores, demo.in_flight, demo.records), (3, 256, 100_000));
-        assert_eq!(demo.engine, Engine::Redb);
+        assert_eq!((demo.engine, demo.raft_log), (Engine::Redb, RaftLog::RaftEngine));
     }
 }

@@ -12,7 +12,8 @@
 //! # }
 //! ```
 //!
-//! [`run_kv`] and [`run_raft_log`] give the same as a [`Report`]. A case that needs
+//! [`run_kv`] and [`run_raft_log`] give the same as a [`Report`], [`run_all`] gives both, and
+//! [`capability_matrix`] puts those of several engines side by side. A case that needs
 //! something a fixture cannot do is skipped, with the reason; it never passes silently in a
 //! report.
 
@@ -20,10 +21,12 @@ mod case;
 mod fixture;
 mod kv;
 mod list;
+mod matrix;
 mod raft;
 mod random;
 
 pub use case::{CaseReport, Outcome, Report};
 pub use fixture::{KvFixture, KvLogFixture, MemFixture, MemLogFixture, RaftLogFixture, Support};
 pub use kv::{run_kv, run_kv_case};
+pub use matrix::{capability_matrix, run_all};
 pub use raft::{run_raft_log, run_raft_log_case};

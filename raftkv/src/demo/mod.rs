@@ -32,7 +32,7 @@ use crate::{
     cluster::{Cluster, ClusterError, Counts},
     input::{Generator, Input, InputError},
     layout::{self, Layout, LayoutError, Settings},
-    machine::{Machine, MemMachine, RedbMachine},
+    machine::{LogFilesMachine, Machine, MemMachine, RedbMachine},
     manifest::{Manifest, ManifestError},
     report::{ReadBack, Regions, Report},
     usage,
@@ -61,6 +61,8 @@ pub(crate) struct Options {
     pub(crate) dir: PathBuf,
     /// How many stores.
     pub(crate) stores: u64,
+    /// What holds the raft logs of stores on files.
+    pub(crate) raft_log: RaftLogKind,
     /// Requests in flight at a time.
     pub(crate) in_flight: usize,
     /// Of made-up records and of what a cut leaves.
@@ -71,6 +73,15 @@ pub(crate) struct Options {
     pub(crate) sweep: u64,
     /// About how many regions the data is to make.
     pub(crate) regions: u64,
+}
+
+/// What the raft logs of a store on files are kept in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RaftLogKind {
+    /// Files of raft-engine.
+    RaftEngine,
+    /// A file of redb.
+    Redb,
 }
 
 impl Options {
@@ -133,20 +144,30 @@ pub(crate) fn run_on_files(options: &Options) -> Result<Report, DemoError> {
         layout::check_apart(path, &options.dir)?;
     }
     let survey = input.as_ref().map(Input::survey).transpose()?;
-    let settings = Settings { engine: "redb", stores: options.stores };
+    let (raft_log, engines) = match options.raft_log {
+        RaftLogKind::RaftEngine => ("raft-engine", "redb and raft-engine"),
+        RaftLogKind::Redb => ("redb", "redb"),
+    };
+    let settings = Settings { engine: "redb", raft_log, stores: options.stores };
     let layout = Layout::open(&options.dir, settings)?;
     let manifest = Manifest::open(&layout.manifest())?;
     if !layout.is_new() {
         say(&format!("{} has been used before", layout.dir().display()));
     }
     let sync_latency = usage::sync_latency(layout.dir()).ok();
-    let machines = (1..=options.stores)
-        .map(|number| RedbMachine::new(layout.store(number), options.seed ^ (number << 32)))
-        .collect();
     let input = input.unwrap_or_else(|| generated(options, manifest.run()));
     let survey = survey.map_or_else(|| input.survey(), Ok)?;
-    let job = Job { options, engine: settings.engine, input, survey, manifest };
-    let mut report = job.run(machines)?;
+    let job = Job { options, engine: engines, input, survey, manifest };
+    let stores =
+        (1..=options.stores).map(|number| (layout.store(number), options.seed ^ (number << 32)));
+    let mut report = match options.raft_log {
+        RaftLogKind::RaftEngine => {
+            job.run(stores.map(|(folder, seed)| LogFilesMachine::new(folder, seed)).collect())?
+        }
+        RaftLogKind::Redb => {
+            job.run(stores.map(|(folder, seed)| RedbMachine::new(folder, seed)).collect())?
+        }
+    };
     report.sync_latency = sync_latency;
     report.disk_bytes =
         (1..=options.stores).map(|number| usage::disk_bytes(&layout.store(number))).collect();
