@@ -21,6 +21,8 @@ pub(crate) struct Prepared {
     pub(crate) manifest: Manifest,
     /// Number of the last write in it.
     pub(crate) number: u64,
+    /// Whether the log was not closed in order, so that its end had to be judged.
+    pub(crate) unclean: bool,
     pub(crate) lock: File,
 }
 
@@ -40,14 +42,16 @@ pub(crate) fn prepare(folder: &Path) -> Result<Prepared> {
         refuse_strangers(folder)?;
     }
     let lock = lock(folder)?;
-    let (manifest, number) = match Manifest::read(folder)? {
+    let found = Manifest::read(folder)?;
+    let unclean = found.as_ref().is_some_and(|manifest| !manifest.closed);
+    let (manifest, number) = match found {
         Some(manifest) => recover(folder, manifest)?,
         None => {
             refuse_strangers(folder)?;
             create(folder)?
         }
     };
-    Ok(Prepared { manifest, number, lock })
+    Ok(Prepared { manifest, number, unclean, lock })
 }
 
 fn lock(folder: &Path) -> Result<File> {

@@ -64,6 +64,8 @@ pub(crate) struct Core {
     /// Wakes the purging thread. Dropped when the log is closed.
     wake: Mutex<Option<Sender<()>>>,
     index_bytes: u64,
+    /// Whether the log was not closed in order before.
+    unclean: bool,
     /// Entries stored, for the size of the index.
     entries: AtomicU64,
 }
@@ -127,7 +129,7 @@ impl RaftLog {
         if path.to_str().is_none() {
             return Err(foreign(path, "raft-engine takes only UTF-8 paths"));
         }
-        let Prepared { manifest, number, lock } = prepare(path)?;
+        let Prepared { manifest, number, unclean, lock } = prepare(path)?;
         let disk = Disk::new(path, &manifest, number).map_err(io("opening the files"))?;
         let config = config(path, options);
         let files = Arc::new(disk.clone());
@@ -146,6 +148,7 @@ impl RaftLog {
             named: Mutex::new(Vec::new()),
             wake: Mutex::new(Some(wake)),
             index_bytes: options.index_bytes,
+            unclean,
             disk,
         });
         core.remove_risen()?;
@@ -164,6 +167,13 @@ impl RaftLog {
     /// any case.
     pub fn close(self) -> Result<()> {
         self.owner.core.close()
+    }
+
+    /// Whether the end of the log was judged when it was opened, as it is after an unclean stop:
+    /// where it ends, and whether that took nothing that was synced.
+    #[must_use]
+    pub fn was_checked_at_open(&self) -> bool {
+        self.owner.core.unclean
     }
 
     /// Moves what little old files hold and removes files that hold nothing, if files are more

@@ -163,8 +163,10 @@ fn a_second_open_is_locked_out_until_the_first_ends() {
     drop(first);
     assert_eq!(second.entry(ONE, 1).unwrap(), Some(entry(1)));
     assert_eq!(second.entry(ONE, 2).unwrap(), None);
+    assert!(second.was_checked_at_open());
     append(&second, 2, Durability::Synced).unwrap();
     second.close().unwrap();
+    assert!(!RaftLog::open(&path, &small()).unwrap().was_checked_at_open());
 }
 
 #[test]

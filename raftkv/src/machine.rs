@@ -168,7 +168,8 @@ impl Machine for LogFilesMachine {
         let snaps = FileSnapStore::open(&path, SNAPSHOT_BYTES_MAX).map_err(failed(&path))?;
         self.switches = Some((data, logs));
         let file = RedbFile { name: "data.redb", engine: kv.clone() };
-        let checked_files = u64::from(kv.was_checked_at_open());
+        let checked_files =
+            u64::from(kv.was_checked_at_open()) + u64::from(log.was_checked_at_open());
         let files: Vec<Box<dyn Sweep>> = vec![Box::new(file)];
         Ok(Disks { kv, log, snaps: Arc::new(snaps), files, checked_files })
     }
