@@ -50,6 +50,14 @@ fn split(cluster: &mut Cluster) -> Result<(), RegionError> {
     }
 }
 
+/// Asks store 1, which leads, to hand over.
+fn ask_transfer(cluster: &mut Cluster, to: u64) {
+    let region = cluster.region(1);
+    let leader = *region.peer_on(StoreId::must(1)).expect("a member");
+    let to = *region.peer_on(StoreId::must(to)).expect("a member");
+    cluster.ask(1, admin_command(&region, leader, AdminCommand::TransferLeader(to)));
+}
+
 fn dropped_for_room(cluster: &Cluster, store: u64) -> u64 {
     let lanes = cluster.metrics(store);
     lanes.iter().filter_map(|lane| lane.dropped.get(&Dropped::DiskFull)).sum()
@@ -109,8 +117,13 @@ fn disk_02_almost_full_and_full_leader() {
             let from = *region.peer_on(StoreId::must(leader)).expect("a member");
             let to = *region.peer_on(StoreId::must(1)).expect("a member");
             cluster.pass(SECOND);
+            let told = cluster.filter(
+                Match { kinds: vec![MessageKind::TimeoutNow], ..Match::default() },
+                Action::Count,
+            );
             cluster.ask(leader, admin_command(&region, from, AdminCommand::TransferLeader(to)));
             assert!(cluster.stays(3 * SECOND, |world| world.leader_store(1) == Some(leader)));
+            assert_eq!(cluster.network.taken(told), 0);
             cluster.fill(1, DiskUsage::Normal);
             cluster.pass(SECOND);
             cluster.lead(1, 1);
@@ -126,15 +139,32 @@ fn disk_03_full_follower() {
         cluster.lead(1, 1);
         cluster.must_put("k", "v0");
         cluster.must_eq(3, "k", "v0");
+        // As long as nobody knows, it has to say no itself.
+        let unknown = cluster.filter(
+            Match { from: Some(3), ..Match::default() },
+            Action::Mutate(Box::new(|message| {
+                *message = std::mem::take(message).with_disk_usage(DiskUsage::Normal);
+            })),
+        );
         cluster.fill(3, DiskUsage::Full);
         cluster.pass(SECOND);
+        ask_transfer(&mut cluster, 3);
+        assert!(cluster.stays(3 * SECOND, |world| world.leader_store(1) == Some(1)));
+        cluster.must_put("k", "unheard");
+        cluster.pass(SECOND);
+        assert_eq!(cluster.on_disk(3, "k").as_deref(), Some("v0"));
+        let before = dropped_for_room(&cluster, 3);
+        assert!(before > 1, "neither entries nor the order to campaign were dropped");
+        cluster.release(unknown);
+        cluster.pass(SECOND);
+        let before = dropped_for_room(&cluster, 3).max(before);
         // Writes go on without it, and it is not bothered with them.
         for number in 1..=60 {
             cluster.must_put("k", &format!("v{number}"));
             cluster.pass(SECOND / 10);
         }
         assert_eq!(cluster.on_disk(3, "k").as_deref(), Some("v0"));
-        assert!(dropped_for_room(&cluster, 3) <= 1, "it is given entries");
+        assert_eq!(dropped_for_room(&cluster, 3), before, "it is given entries");
         let asked: u64 = cluster.metrics(1).iter().map(|lane| lane.snapshots_asked).sum();
         assert!(
             asked == 0
@@ -147,10 +177,14 @@ fn disk_03_full_follower() {
         let mut read = Command { header: header(&region, third), body };
         read.header.replica_read = true;
         short(cluster.call(3, read).expect("answered").body, &[3]);
-        // It is not made the leader, even by one who does not know.
-        let leader = *region.peer_on(StoreId::must(1)).expect("a member");
-        cluster.ask(1, admin_command(&region, leader, AdminCommand::TransferLeader(third)));
+        // It is not even told to lead.
+        let told = cluster.filter(
+            Match { kinds: vec![MessageKind::TimeoutNow], ..Match::default() },
+            Action::Count,
+        );
+        ask_transfer(&mut cluster, 3);
         assert!(cluster.stays(3 * SECOND, |world| world.leader_store(1) == Some(1)));
+        assert_eq!(cluster.network.taken(told), 0);
         // It votes: the second cannot be elected without it. What it then has no room for is
         // not promised to anybody.
         cluster.kill(1);
