@@ -3,8 +3,6 @@
 
 use std::collections::VecDeque;
 
-use bytes::Bytes;
-use raft::eraftpb;
 use raftstore_proto::Entry;
 
 /// Entries of at most this size are copied when they are cached, so that a small entry
@@ -100,30 +98,22 @@ impl EntryCache {
     }
 }
 
-/// The same entry in memory of its own, one piece of it, if it is small.
+/// The same entry in memory of its own if it is small.
 fn unpinned(entry: &Entry) -> Entry {
-    let data = entry.data();
-    if data.is_empty() || data.len() >= COPY_BELOW_BYTES {
+    if entry.data().is_empty() || entry.data().len() >= COPY_BELOW_BYTES {
         return entry.clone();
     }
-    let context = &entry.as_raft().context;
-    let mut own = Vec::with_capacity(data.len() + context.len());
-    own.extend_from_slice(data);
-    own.extend_from_slice(context);
-    let mut own = Bytes::from(own);
-    let context = own.split_off(data.len());
-    Entry::from_raft(eraftpb::Entry {
-        entry_type: entry.as_raft().entry_type,
-        index: entry.index(),
-        term: entry.term(),
-        data: own,
-        context,
-        ..eraftpb::Entry::default()
-    })
+    let mut raft = entry.as_raft().clone();
+    raft.data = bytes::Bytes::copy_from_slice(entry.data());
+    raft.context = bytes::Bytes::copy_from_slice(&raft.context);
+    Entry::from_raft(raft)
 }
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+    use raft::eraftpb;
+
     use super::*;
 
     fn entries(range: std::ops::Range<u64>, term: u64) -> Vec<Entry> {
