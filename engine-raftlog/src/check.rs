@@ -155,9 +155,11 @@ fn recover(folder: &Path, mut manifest: Manifest) -> Result<(Manifest, u64)> {
     let number = ends.iter().map(|(_, end)| end.number).max().unwrap_or(0);
     for (id, end) in ends {
         settle(folder, id, end.at)?;
-        manifest.files.insert(id, Known { durable: end.at, base: manifest.files[&id].base });
+        // Where there was no header, there is one now.
+        let durable = end.at.max(HEADER_BYTES);
+        manifest.files.insert(id, Known { durable, base: manifest.files[&id].base });
         // What was at a place once may be in raft-engine's cache of blocks: never write there.
-        if end.at > HEADER_BYTES || end.len != end.at {
+        if end.at.max(end.len) > HEADER_BYTES {
             let next = FileId { number: id.number + 1, ..id };
             add_file(folder, &mut manifest, next, number)?;
         }
@@ -252,4 +254,38 @@ fn settle(folder: &Path, id: FileId, at: u64) -> Result<()> {
         file.sync_all()
     };
     settle().map_err(io("settling the end of the log"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A kill while the next file of a row is made leaves any part of its header.
+    #[test]
+    fn a_half_made_last_file_is_finished() {
+        for queue in Queue::BOTH {
+            for len in [0, 1, 20, HEADER_BYTES - 1, HEADER_BYTES, 2 << 20] {
+                let dir = tempfile::tempdir().unwrap();
+                let mut prepared = prepare(dir.path()).unwrap();
+                let (id, known) = prepared.manifest.row(queue).next_back().unwrap();
+                let half_made = Known { durable: 0, ..known };
+                prepared.manifest.files.insert(id, half_made);
+                prepared.manifest.write(dir.path()).unwrap();
+                drop(prepared.lock);
+                let mut bytes = header();
+                bytes.resize(usize::try_from(len).unwrap(), 0);
+                fs::write(dir.path().join(id.name()), bytes).unwrap();
+                // Also when nothing is written until the log is closed.
+                for closed in [false, true, true] {
+                    let mut prepared = prepare(dir.path()).unwrap();
+                    for (id, known) in &prepared.manifest.files {
+                        let len = fs::metadata(dir.path().join(id.name())).unwrap().len();
+                        assert_eq!(len, known.durable, "{id:?} of {len} bytes");
+                    }
+                    prepared.manifest.closed = closed;
+                    prepared.manifest.write(dir.path()).unwrap();
+                }
+            }
+        }
+    }
 }
