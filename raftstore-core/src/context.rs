@@ -13,7 +13,7 @@ use raftstore_proto::{DiskUsage, RegionError, RegionId, Response, StoreId};
 pub(crate) use self::attention::Attention;
 use crate::{
     Config, Dropped, Effects, MonoTime, ReplyId, StoreMeta, StoreMetrics, Task, hooks::Hooks,
-    meta::LaneId, view::Views,
+    meta::LaneId, observe::Observers, view::Views,
 };
 
 /// See the module.
@@ -27,6 +27,7 @@ pub(crate) struct Context<K, R, H> {
     pub(crate) meta: Arc<StoreMeta>,
     pub(crate) views: Arc<Views>,
     pub(crate) hooks: H,
+    pub(crate) observers: Observers,
     pub(crate) logger: slog::Logger,
     /// The newest moment the driver told of.
     pub(crate) now: MonoTime,

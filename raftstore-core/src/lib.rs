@@ -32,6 +32,7 @@ mod hooks;
 pub mod keys;
 mod meta;
 pub mod metrics;
+pub mod observe;
 mod peer;
 pub mod read;
 mod ready;
@@ -56,6 +57,6 @@ pub use metrics::StoreMetrics;
 pub use ready::{Persisted, Ready, Writes};
 #[cfg(feature = "test-support")]
 pub use store::seed;
-pub use store::{PeerPhase, PeerStatus, Store, StoreOptions, bootstrap};
+pub use store::{PeerPhase, PeerStatus, Store, StoreOptions, bootstrap, debug};
 pub use store_report::StoreReport;
 pub use time::MonoTime;

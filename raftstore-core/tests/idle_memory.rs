@@ -14,7 +14,7 @@ use bytes::Bytes;
 use engine_traits::mem::{MemEngine, MemRaftLog};
 use raftstore_core::{
     Config, Effects, Event, MonoTime, NoHooks, Ready, Store, StoreMeta, StoreOptions, Task,
-    TaskDone, Writes, apply::ApplyWorker, read::Views,
+    TaskDone, Writes, apply::ApplyWorker, observe::Observers, read::Views,
 };
 use raftstore_proto::{Epoch, Peer, PeerId, RaftMessage, Region, RegionId, StoreId};
 
@@ -68,6 +68,7 @@ impl Driver {
             views: Arc::<Views>::default(),
             received: Vec::new(),
             hooks: NoHooks,
+            observers: Observers::default(),
         };
         let store =
             TestStore::open(options, MonoTime::ZERO).expect("the records are whole").remove(0);

@@ -1,6 +1,7 @@
 //! Stores under real threads: few tests, each waiting for events with a generous deadline.
 #![expect(
     clippy::disallowed_methods,
+    clippy::disallowed_types,
     clippy::panic,
     clippy::unwrap_used,
     reason = "tests against real clocks, whose deadlines only bound how long they wait"
@@ -8,7 +9,7 @@
 
 use std::{
     io,
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -25,6 +26,7 @@ use raftstore_core::{
     Config, FatalSource,
     consistency::{RangeHash, RangeHashError},
     keys,
+    observe::{AppliedBatch, Observer, Observers, RegionChange, RegionEvent, Role, RoleChange},
     runtime::{Node, NodeHandle, NodeOptions, PdRetry, Reply, StartError},
 };
 use raftstore_proto::{
@@ -434,6 +436,118 @@ fn h63_a_panic_of_any_thread_stops_the_store() {
     assert!(fatal.try_recv().is_err(), "told once");
     assert!(handle.fatal().is_some());
     hub.close();
+}
+
+/// Counts what it is told; panics where it is told to.
+#[derive(Default)]
+struct Witness {
+    panics_in: &'static str,
+    told: Mutex<Vec<&'static str>>,
+}
+
+impl Witness {
+    fn note(&self, what: &'static str) {
+        self.told.lock().unwrap().push(what);
+        assert_ne!(self.panics_in, what, "the witness has seen enough");
+    }
+
+    fn told(&self) -> Vec<&'static str> {
+        self.told.lock().unwrap().clone()
+    }
+}
+
+impl Observer for Witness {
+    fn name(&self) -> &'static str {
+        "witness"
+    }
+
+    fn start(&self) {
+        self.note("start");
+    }
+
+    fn stop(&self) {
+        self.note("stop");
+    }
+
+    fn role_changed(&self, change: &RoleChange<'_>) {
+        if change.role == Role::Leader {
+            self.note("leader");
+        }
+    }
+
+    fn region_changed(&self, change: &RegionChange<'_>) {
+        if matches!(change.event, RegionEvent::Created(_)) {
+            self.note("created");
+        }
+    }
+
+    fn applied(&self, batch: &AppliedBatch<'_>) {
+        assert!(!batch.commands.is_empty());
+        self.note("applied");
+    }
+}
+
+/// A store that a witness of its own is given, and its region with the leader.
+fn witnessed(
+    panics_in: &'static str,
+) -> (Arc<Witness>, Result<Node<MemEngine>, StartError>, MockPd) {
+    let witness = Arc::new(Witness { panics_in, ..Witness::default() });
+    let hub = ChannelHub::new(ChannelConfig::default()).unwrap();
+    let pd = MockPd::new(CLUSTER, PdConfig::default());
+    let mut options = Machine::new().options(&hub, Arc::new(pd.clone()), config(1));
+    options.observers = Observers::default().with(1, Arc::<Witness>::clone(&witness));
+    (witness, Node::start(options), pd)
+}
+
+#[test]
+fn observers_are_told_from_the_start_to_the_stop() {
+    let (witness, node, pd) = witnessed("");
+    let node = node.unwrap();
+    let (region, leader) = wait_until("a leader", || {
+        let route = pd.with_core(|core, _| core.region_by_key(b""))?;
+        Some((route.region, route.leader?))
+    });
+    let reply = node.handle().command(put_command(&region, leader, 1));
+    assert!(reply.wait_for(DEADLINE).expect("answered").body.is_ok());
+    // Told before the caller was answered.
+    assert_eq!(witness.told(), ["start", "created", "leader", "applied"]);
+    node.stop().unwrap();
+    assert_eq!(witness.told(), ["start", "created", "leader", "applied", "stop"]);
+}
+
+/// H63: a panic of an observer is one of the thread it was called on.
+#[test]
+fn h63_a_panic_of_an_observer_stops_the_store() {
+    let (witness, node, pd) = witnessed("applied");
+    let node = node.unwrap();
+    let (region, leader) = wait_until("a leader", || {
+        let route = pd.with_core(|core, _| core.region_by_key(b""))?;
+        Some((route.region, route.leader?))
+    });
+    let reply = node.handle().command(put_command(&region, leader, 1));
+    let error = node.wait_fatal(Some(DEADLINE)).expect("a panic is fatal");
+    let FatalSource::Panic { worker, message } = &error.source else { panic!("{error}") };
+    assert_eq!(*worker, "apply");
+    assert!(message.contains("the witness has seen enough"), "{message}");
+    let answer = reply.wait_for(DEADLINE).expect("everybody is answered").body;
+    assert!(matches!(answer, Err(RegionError::Stopping)), "{answer:?}");
+    assert!(node.stop().is_err());
+    assert_eq!(witness.told().last(), Some(&"stop"));
+}
+
+/// On the threads of whoever starts and stops a node, too.
+#[test]
+fn a_panic_of_an_observer_at_the_start_or_the_end_is_contained() {
+    for at in ["start", "created"] {
+        let (witness, node, _) = witnessed(at);
+        let error = node.unwrap_err();
+        let StartError::Open(fatal) = &error else { panic!("{error}") };
+        assert!(matches!(fatal.source, FatalSource::Panic { worker: "observer", .. }), "{fatal}");
+        assert_eq!(witness.told().last(), Some(&"stop"), "{at}");
+    }
+    let (witness, node, _) = witnessed("stop");
+    node.unwrap().stop().unwrap();
+    assert_eq!(witness.told().last(), Some(&"stop"));
 }
 
 /// D8: a full queue is an answer, and everybody gets exactly one.

@@ -243,7 +243,7 @@ fn height(module: &str) -> Option<u32> {
         "snap" | "split_check" | "consistency" => 3,
         "ready" | "event" | "context" | "command" | "meta" | "metrics" | "store_report"
         | "view" => 2,
-        "keys" | "error" | "config" | "time" | "hooks" | "hash" | "sync" => 1,
+        "keys" | "error" | "config" | "time" | "hooks" | "hash" | "sync" | "observe" => 1,
         _ => return None,
     })
 }

@@ -160,6 +160,21 @@ pub enum RegionError {
     /// Retry later: the placement driver has given no ids.
     #[error("the placement driver gives no ids")]
     PlacementUnavailable,
+    /// Ask whoever runs the store: something that it was given to watch over commands has
+    /// refused this one.
+    #[error("refused by {by}: {why}")]
+    Refused {
+        /// Who refused.
+        by: &'static str,
+        /// Why.
+        why: String,
+    },
+    /// Do not retry: this version of the store cannot do it.
+    #[error("{what} is not supported")]
+    Unsupported {
+        /// What was asked for.
+        what: &'static str,
+    },
     /// The answer to a command sent elsewhere, in words this store has no variant for.
     #[error("remote error: {message}")]
     Remote {

@@ -13,9 +13,9 @@ use raftstore_core::Event;
 use raftstore_core::keys;
 use raftstore_proto::{
     AdminCommand, AdminResponse, Body, Cf, ChangeKind, Command, Operation, Peer, PeerChange,
-    PeerId, PeerRole, Region, RegionError, RegionId, Response, ResponseBody, StoreId,
+    PeerId, PeerRole, RaftMessage, Region, RegionError, RegionId, Response, ResponseBody, StoreId,
 };
-use transport_traits::SnapshotStatus;
+use transport_traits::{SnapKey, SnapshotStatus};
 
 use crate::{
     disk::Crash,
@@ -76,8 +76,15 @@ impl Cluster {
     /// The cluster of `plan`, seeded and started.
     #[must_use]
     pub fn started(plan: Plan) -> Self {
+        Self::started_with(plan, |_| {})
+    }
+
+    /// The same, with something done to the world before any store is started.
+    #[must_use]
+    pub fn started_with(plan: Plan, prepare: impl FnOnce(&mut World)) -> Self {
         let mut world = World::new(plan, Transcript::readable());
         world.seed_cluster();
+        prepare(&mut world);
         world.start_all();
         let mut cluster = Self { world };
         for region in 1..=cluster.world.plan.regions {
@@ -525,6 +532,13 @@ impl Cluster {
         self.world.send_envelope(envelope);
     }
 
+    /// Gives a message to a store as if it had just come from the network, perhaps with the
+    /// bytes of a region snapshot at rest.
+    pub fn receive(&mut self, store: u64, message: RaftMessage, snapshot: Option<(SnapKey, u64)>) {
+        let message = Box::new(message);
+        self.world.event_arrives(store, Event::Message { message, snapshot });
+    }
+
     /// Tells a store that the transfer of a snapshot has failed.
     pub fn report_snapshot_failed(&mut self, store: u64, region: RegionId, to: PeerId) {
         let status = SnapshotStatus::Failed;
@@ -559,5 +573,7 @@ const fn is_final(error: &RegionError) -> bool {
             | RegionError::ConfChangeRejected { .. }
             | RegionError::ConfChangeUnsafe { .. }
             | RegionError::MissingEpoch
+            | RegionError::Refused { .. }
+            | RegionError::Unsupported { .. }
     )
 }

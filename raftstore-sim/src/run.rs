@@ -7,7 +7,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
-use raftstore_core::PeerPhase;
+use raftstore_core::{Dropped, PeerPhase};
 use raftstore_proto::{Epoch, PeerRole, Region};
 
 use crate::{
@@ -311,5 +311,14 @@ fn judge(world: &mut World) {
     }
     if let Err(fault) = world.history.check() {
         world.fail(Violation::new("linearizable per key", fault.to_string()));
+    }
+    let stores: Vec<u64> = world.nodes.keys().copied().collect();
+    for store in stores {
+        let lanes = world.metrics(store);
+        let forged: u64 = lanes.iter().filter_map(|lane| lane.dropped.get(&Dropped::Forged)).sum();
+        if forged > 0 {
+            let detail = format!("store {store} has refused {forged}");
+            world.fail(Violation::new("what stores say is never taken for made up", detail));
+        }
     }
 }

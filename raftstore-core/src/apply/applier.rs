@@ -26,6 +26,7 @@ use crate::{
     error::FatalError,
     event::ReplyId,
     hooks::{Bug, Hooks},
+    observe::{AppliedCommand, Observers},
 };
 
 /// Whether entries are still executed.
@@ -59,6 +60,7 @@ pub struct Applier {
 pub(super) struct Env<'a, H> {
     pub(super) hooks: &'a H,
     pub(super) births: &'a dyn Births,
+    pub(super) observers: &'a Observers,
 }
 
 /// What came of an entry.
@@ -223,7 +225,7 @@ impl Applier {
                 Ok(Verdict { body: Err(RegionError::ConfChangePending), is_admin: true })
             }
             EntryKind::Normal => match decode(wire::decode_command(entry.data()))? {
-                Ok(command) => Ok(self.execute_command(&command, entry, fill, progress, env)),
+                Ok(command) => Ok(self.execute_command(command, entry, fill, progress, env)),
                 Err(error) => Ok(Verdict { body: Err(error), is_admin: false }),
             },
             EntryKind::ConfChange | EntryKind::ConfChangeV2 => {
@@ -245,21 +247,29 @@ impl Applier {
 
     fn execute_command<B: WriteBatch, H: Hooks>(
         &mut self,
-        command: &Command,
+        command: Command,
         entry: &Entry,
         fill: &mut Fill<B>,
         progress: &mut Progress,
         env: &Env<'_, H>,
     ) -> Verdict {
         let is_admin = matches!(command.body, Body::Admin(_));
-        let body = self.check_epoch(command, env.hooks).and_then(|()| match &command.body {
-            Body::Operations(operations) => {
-                write::validate(operations, &self.region)?;
-                let answers = write::execute(operations, fill, &mut progress.metrics);
+        let body = self.check_epoch(&command, env.hooks).and_then(|()| match command.body {
+            Body::Operations(mut operations) => {
+                let is_observed = !env.observers.is_empty();
+                if is_observed {
+                    env.observers.pre_apply_query(&self.region, &mut operations);
+                }
+                write::validate(&operations, &self.region)?;
+                let answers = write::execute(&operations, fill, &mut progress.metrics);
+                if is_observed {
+                    let (index, term) = (entry.index(), entry.term());
+                    progress.observed.push(AppliedCommand { index, term, operations });
+                }
                 Ok(ResponseBody::Operations(answers))
             }
             Body::Admin(command) => {
-                let admin = admin::decide(self, command, entry.flags())?;
+                let admin = admin::decide(self, &command, entry.flags())?;
                 let (index, exec) = (entry.index(), &mut progress.exec);
                 let answer = admin::execute(self, admin, index, env.births, fill, exec);
                 Ok(ResponseBody::Admin(answer))

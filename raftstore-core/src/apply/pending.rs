@@ -6,7 +6,7 @@ use engine_traits::WriteBatch;
 use raftstore_proto::{ApplyState, RegionId, Response};
 
 use super::{ApplyMetrics, ExecResult};
-use crate::event::ReplyId;
+use crate::{event::ReplyId, observe::AppliedCommand};
 
 /// Bytes of a batch after which it is written. Half of it doubles the engine calls of a
 /// bulk load; double it holds back the answers of the batch's first commands.
@@ -50,6 +50,8 @@ pub(super) struct Progress {
     pub(super) exec: Vec<ExecResult>,
     pub(super) answers: Vec<(ReplyId, Response)>,
     pub(super) metrics: ApplyMetrics,
+    /// What observers will be told, if there are any.
+    pub(super) observed: Vec<AppliedCommand>,
 }
 
 impl<B: WriteBatch> Pending<B> {
@@ -93,6 +95,7 @@ impl Progress {
             exec: Vec::new(),
             answers: Vec::new(),
             metrics: ApplyMetrics::default(),
+            observed: Vec::new(),
         }
     }
 }

@@ -27,6 +27,7 @@ use crate::{
     hooks::{Bug, Hooks, NoHooks},
     keys,
     meta::StoreMeta,
+    observe::{AppliedBatch, Observers},
     snap::build::{self, BuildError},
 };
 
@@ -37,6 +38,7 @@ use crate::{
 pub struct ApplyWorker<K: KvEngine, H: Hooks = NoHooks> {
     kv: K,
     hooks: H,
+    observers: Observers,
     appliers: BTreeMap<RegionId, Applier>,
     /// Newest incarnation that was destroyed here, of regions without an Applier. Tells a
     /// late task from one that should not exist.
@@ -128,12 +130,19 @@ impl<K: KvEngine, H: Hooks> ApplyWorker<K, H> {
         Self {
             kv,
             hooks,
+            observers: Observers::default(),
             appliers: BTreeMap::new(),
             destroyed: BTreeMap::new(),
             queue: VecDeque::new(),
             pending,
             outcome: ApplyOutcome::default(),
         }
+    }
+
+    /// The same with observers: those the store was opened with.
+    #[must_use]
+    pub fn with_observers(self, observers: Observers) -> Self {
+        Self { observers, ..self }
     }
 
     /// Carries out tasks in order and writes what they leave in the batch.
@@ -257,7 +266,8 @@ impl<K: KvEngine, H: Hooks> ApplyWorker<K, H> {
                 blind: self.hooks.planted(Bug::SplitIgnoresRecords),
                 failure: Cell::new(None),
             };
-            let env = Env { hooks: &self.hooks, births: &births };
+            let (hooks, observers) = (&self.hooks, &self.observers);
+            let env = Env { hooks, births: &births, observers };
             let step = applier.apply(entry, &mut self.pending, &env)?;
             if let Some(failure) = births.failure.take() {
                 return Err(failure);
@@ -386,7 +396,13 @@ impl<K: KvEngine, H: Hooks> ApplyWorker<K, H> {
         let kv_number = self.write(meta)?;
         self.outcome.answers.append(&mut self.pending.answers);
         for (region, progress) in std::mem::take(&mut self.pending.progress) {
-            let Progress { incarnation, state, exec, answers, metrics, .. } = progress;
+            let Progress { incarnation, state, exec, answers, metrics, observed, .. } = progress;
+            if !observed.is_empty()
+                && let Some(applier) = self.appliers.get(&region)
+            {
+                let (region, commands) = (applier.region(), &observed);
+                self.observers.applied(&AppliedBatch { region, state, commands });
+            }
             self.outcome.events.push(ApplyEvent::Applied(Box::new(ApplyResult {
                 region,
                 incarnation,

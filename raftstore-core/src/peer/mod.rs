@@ -8,6 +8,7 @@ mod lease;
 mod liveness;
 mod log_drain;
 pub(crate) mod membership;
+mod observed;
 mod propose;
 mod raft_group;
 mod read;
@@ -35,10 +36,12 @@ pub(crate) use collect::Round;
 pub(crate) use consistency::{Checked, Origin, Verdict};
 pub(crate) use log_drain::TracingDrain;
 pub(crate) use snapshot::{Intake, IntakeStage};
+pub(crate) use storage::conf_state_of;
 
 use self::{
     lease::Lease,
     membership::Member,
+    observed::ToldRole,
     raft_group::RaftGroup,
     reads::ReadQueue,
     size::RegionSize,
@@ -50,6 +53,7 @@ use crate::{
     apply::Proposal,
     context::Context,
     hooks::{Bug, Hooks, Point},
+    observe::Cause,
     view::{View, ViewState},
 };
 
@@ -85,6 +89,10 @@ pub(crate) struct Peer<R: RaftEngine> {
     pub(crate) has_applier: bool,
     /// Role, term and leader when the peer was last looked at.
     seen: Seen,
+    /// The same as observers were told last.
+    told_role: Option<ToldRole>,
+    /// Why it is being removed.
+    pub(crate) goes_for: Cause,
     lease: Lease,
     reads: ReadQueue,
     next_read: u64,
@@ -211,6 +219,8 @@ impl<R: RaftEngine> Peer<R> {
             applied,
             has_applier: false,
             seen: Seen::default(),
+            told_role: None,
+            goes_for: Cause::NotListed,
             lease: Lease::new(max_lease),
             reads: ReadQueue::default(),
             next_read: 1,
@@ -382,6 +392,7 @@ impl<R: RaftEngine> Peer<R> {
     pub(crate) fn sync_role<K: KvEngine, H: Hooks>(&mut self, ctx: &mut Context<K, R, H>) {
         self.sync_splits();
         self.sync_behind();
+        self.tell_role(ctx);
         let seen =
             Seen { is_leader: self.is_leader(), term: self.term(), leader: self.group.leader() };
         if seen == self.seen {

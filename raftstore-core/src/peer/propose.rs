@@ -99,6 +99,9 @@ impl<R: RaftEngine> Peer<R> {
         reply: Option<ReplyId>,
         mut command: Command,
     ) -> Result<Result<(), RegionError>, FatalError> {
+        if let Err(refused) = self.ask_observers(ctx, &mut command) {
+            return Ok(Err(refused));
+        }
         Ok(match &command.body {
             Body::Operations(operations) => match Self::classify(operations) {
                 // It may be far behind, and takes nothing that would bring it nearer.

@@ -20,7 +20,7 @@ use raft::{
 use raftstore_proto::{Entry, EntryFlags, HardState, PeerId, RegionError, RegionId, Truncated};
 
 use super::storage::PeerStorage;
-use crate::{Config, FatalError};
+use crate::{Config, FatalError, observe};
 
 /// A ready on its way to the disk.
 #[derive(Debug)]
@@ -164,6 +164,15 @@ impl<R: RaftEngine> RaftGroup<R> {
 
     pub(crate) fn is_leader(&self) -> bool {
         self.raw.raft.state == StateRole::Leader
+    }
+
+    pub(crate) fn role(&self) -> observe::Role {
+        match self.raw.raft.state {
+            StateRole::Follower => observe::Role::Follower,
+            StateRole::PreCandidate => observe::Role::PreCandidate,
+            StateRole::Candidate => observe::Role::Candidate,
+            StateRole::Leader => observe::Role::Leader,
+        }
     }
 
     pub(crate) fn is_candidate(&self) -> bool {

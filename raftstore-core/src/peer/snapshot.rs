@@ -24,6 +24,7 @@ use crate::{
     context::Context,
     hooks::{Bug, Hooks},
     keys,
+    observe::{Cause, RegionEvent},
 };
 
 /// A snapshot being taken in.
@@ -316,7 +317,13 @@ impl<R: RaftEngine> Peer<R> {
         }
         ctx.meta.register(&new);
         ctx.attention.uninitialized.remove(&new.id);
+        let differs = *old != new;
         self.set_region(new.clone());
+        if !old.is_initialized() {
+            self.tell_region(ctx, RegionEvent::Created(Cause::Snapshot));
+        } else if differs {
+            self.tell_region(ctx, RegionEvent::Updated(Cause::Snapshot));
+        }
         ctx.effects.tasks.push(Task::Install {
             region: new,
             peer: self.replica.id,
@@ -340,6 +347,7 @@ impl<R: RaftEngine> Peer<R> {
         self.group.snapshot_installed();
         self.require_same_members();
         self.size.forget();
+        self.tell_snapshot(ctx);
         self.register_applier(ctx);
         self.sync_role(ctx);
         self.send(ctx, intake.held);

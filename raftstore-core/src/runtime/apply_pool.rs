@@ -15,6 +15,7 @@ use crate::{
     Event, FatalError, LaneId, StoreMeta,
     apply::{ApplyEvent, ApplyOutcome, ApplyTask, ApplyWorker, SnapBuild},
     consistency::HashJob,
+    observe::Observers,
 };
 
 /// Tasks taken from the queue at once; more would delay the first answers, fewer would
@@ -56,6 +57,7 @@ impl ApplyPool {
 pub(super) struct ApplyThread<K: KvEngine> {
     pub(super) kv: K,
     pub(super) meta: Arc<StoreMeta>,
+    pub(super) observers: Observers,
     pub(super) tasks: Receiver<Vec<ApplyTask>>,
     pub(super) builds: Sender<SnapBuild<K::Snapshot>>,
     pub(super) hashes: Sender<HashJob<K::Snapshot>>,
@@ -66,7 +68,8 @@ impl<K: KvEngine> ApplyThread<K> {
     /// Applies until no lane is left, or the store fails. Callers who still wait then are
     /// answered when the router is closed.
     pub(super) fn run(self) -> Result<(), FatalError> {
-        let mut worker = ApplyWorker::new(self.kv.clone(), FailPoints);
+        let worker = ApplyWorker::new(self.kv.clone(), FailPoints);
+        let mut worker = worker.with_observers(self.observers.clone());
         loop {
             let mut tasks = select! {
                 recv(self.tasks) -> tasks => match tasks {

@@ -40,6 +40,7 @@ mod figures;
 mod handle;
 mod hash;
 mod node;
+mod observing;
 mod pd;
 mod router;
 mod shared;

@@ -18,6 +18,7 @@ use super::{
     fail_points::FailPoints,
     handle::NodeHandle,
     hash::{HashThread, RangeAsk},
+    observing::ObserversOn,
     pd::PdThread,
     shared::{LaneInlets, LaneInput, Shared},
     store_loop::{Outlets, StoreLoop},
@@ -42,6 +43,8 @@ pub struct Node<K: KvEngine> {
     handle: NodeHandle<K>,
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
+    /// Told when it has ended.
+    observers: ObserversOn,
 }
 
 /// What the threads of a node are made from.
@@ -56,6 +59,7 @@ pub(super) struct Parts<K: KvEngine, R: RaftEngine> {
     pub(super) lanes: Vec<(Store<K, R, FailPoints>, LaneInlets)>,
     pub(super) transport: Box<dyn Transport>,
     pub(super) split_policy: Arc<dyn SplitPolicy>,
+    pub(super) observers: ObserversOn,
     /// Makes the PD thread from the requests of the lanes.
     pub(super) pd: Box<dyn FnOnce(Receiver<crate::PdRequest>) -> PdThread>,
 }
@@ -67,10 +71,9 @@ impl<K: KvEngine> Node<K> {
         shared: Arc<Shared>,
         parts: Parts<K, R>,
     ) -> io::Result<Self> {
+        let Parts { config, kv, raft, meta, snaps, asks, lanes, transport, .. } = parts;
         // From here on dropping this value ends whatever has been started.
-        let mut node = Self { handle, shared, threads: Vec::new() };
-        let Parts { config, kv, raft, meta, snaps, asks, lanes, transport, split_policy, pd } =
-            parts;
+        let mut node = Self { handle, shared, threads: Vec::new(), observers: parts.observers };
         let (writer_inlet, rounds) = crossbeam_channel::unbounded();
         let (region_inlet, tasks) = crossbeam_channel::unbounded();
         let (check_inlet, checks) = crossbeam_channel::unbounded();
@@ -83,7 +86,7 @@ impl<K: KvEngine> Node<K> {
         let shared = || Arc::clone(&node.shared);
 
         let mut bodies: Vec<(&'static str, Body)> = Vec::new();
-        let pd = pd(requests);
+        let pd = (parts.pd)(requests);
         bodies.push(("pd", Box::new(move || pd.run())));
         for _ in 0..BUILD_THREADS {
             let (builds, snaps) = (builds.clone(), Arc::clone(&snaps));
@@ -91,7 +94,7 @@ impl<K: KvEngine> Node<K> {
             let thread = BuildThread::<K> { builds, snaps, chunk_bytes, shared: shared() };
             bodies.push(("build", Box::new(move || thread.run())));
         }
-        let worker = CheckWorker::new(kv.clone(), split_policy);
+        let worker = CheckWorker::new(kv.clone(), parts.split_policy);
         let thread = CheckThread { worker, tasks: checks, shared: shared() };
         bodies.push(("split-check", Box::new(move || thread.run())));
         let thread = CompactThread { kv: kv.clone(), tasks: compactions, shared: shared() };
@@ -115,7 +118,8 @@ impl<K: KvEngine> Node<K> {
         for tasks in apply_ends {
             let (kv, meta) = (kv.clone(), Arc::clone(&meta));
             let (builds, hashes) = (build_inlet.clone(), hash_inlet.clone());
-            let thread = ApplyThread { kv, meta, tasks, builds, hashes, shared: shared() };
+            let (observers, shared) = (node.observers.get(), shared());
+            let thread = ApplyThread { kv, meta, observers, tasks, builds, hashes, shared };
             bodies.push(("apply", Box::new(move || thread.run())));
         }
         let thread = Writer { kv, raft, meta, rounds, shared: shared() };
@@ -192,6 +196,7 @@ impl<K: KvEngine> Node<K> {
         self.shared.router.close();
         self.handle.close_reader();
         self.shared.failure.over();
+        self.observers.stop();
     }
 }
 

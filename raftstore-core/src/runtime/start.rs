@@ -19,6 +19,7 @@ use super::{
     figures::{DiskProbe, figures},
     handle::NodeHandle,
     node::{Node, Parts},
+    observing::{ObserversOn, guarded},
     pd::PdThread,
     router::Router,
     shared::Shared,
@@ -26,6 +27,7 @@ use super::{
 };
 use crate::{
     Config, ConfigError, FatalError, Store, StoreMeta,
+    observe::Observers,
     read::{LocalReader, Views},
     split_check::{SizeAndKeys, SplitPolicy},
     store::{
@@ -78,6 +80,8 @@ pub struct NodeOptions<K, R> {
     /// Decides where regions are cut by themselves; without it, those that are larger than
     /// `region-max-size` or `region-max-keys` are.
     pub split_policy: Option<Arc<dyn SplitPolicy>>,
+    /// Who else is told of what the store does, and asked before it does.
+    pub observers: Observers,
     /// Told when the store must stop. [`Node::wait_fatal`] tells it too.
     pub on_fatal: Option<OnFatal>,
 }
@@ -107,6 +111,7 @@ impl<K, R> NodeOptions<K, R> {
             connect,
             disk: None,
             split_policy: None,
+            observers: Observers::default(),
             on_fatal: None,
         }
     }
@@ -181,6 +186,7 @@ impl<K: KvEngine> Node<K> {
         let life = u64::try_from(millis).unwrap_or(u64::MAX);
         let (meta, views) = (Arc::new(StoreMeta::of_life(life)), Arc::<Views>::default());
         let clock = MonoClock::start();
+        let observers = ObserversOn::start(options.observers)?;
         let store_options = StoreOptions {
             config: Arc::clone(&config),
             store,
@@ -190,8 +196,10 @@ impl<K: KvEngine> Node<K> {
             views: Arc::clone(&views),
             received: received(&*snaps)?,
             hooks: FailPoints,
+            observers: observers.get(),
         };
-        let stores = Store::open(store_options, clock.now())?;
+        // Observers are told what is found.
+        let stores = guarded("opening the store", || Store::open(store_options, clock.now()))??;
         // Only a store that has recovered is announced.
         patience.ask("announcing the store", || pd.put_store(info(store)))?;
 
@@ -217,8 +225,19 @@ impl<K: KvEngine> Node<K> {
         let lanes = stores.into_iter().zip(inlets).collect();
         let split_policy =
             options.split_policy.unwrap_or_else(|| Arc::new(SizeAndKeys::of(&config)));
-        let parts =
-            Parts { config, kv, raft, meta, snaps, asks, lanes, transport, split_policy, pd };
+        let parts = Parts {
+            config,
+            kv,
+            raft,
+            meta,
+            snaps,
+            asks,
+            lanes,
+            transport,
+            split_policy,
+            observers,
+            pd,
+        };
         Ok(Self::spawn(handle, shared, parts)?)
     }
 }

@@ -143,3 +143,47 @@ fn slices_do_not_change_what_is_found() {
     let (_, keys) = look(kv, limits, region("", ""), CheckGoal::Auto);
     assert_eq!(keys, [format!("{SLICE_ROWS:06}")]);
 }
+
+/// A region that is one long row has nowhere to be cut; one of several is cut between them.
+#[test]
+fn whole_rows_are_kept_whole() {
+    use crate::observe::encode_bytes;
+    let rows = |handles: u64| {
+        let kv = MemEngine::default();
+        let mut batch = kv.write_batch();
+        for (handle, column) in (0..handles).flat_map(|handle| (0..30_u8).map(move |c| (handle, c)))
+        {
+            let row = [&b"t"[..], &[0; 8], b"_r", &handle.to_be_bytes(), &[column]].concat();
+            batch.put(Cf::Default, &keys::data_key(&encode_bytes(&row)), &[7; 10]);
+        }
+        kv.write(batch, Durability::Buffered).expect("the engine does not fail");
+        kv
+    };
+    let cuts = |kv, policy: Arc<dyn SplitPolicy>| {
+        let mut worker = CheckWorker::new(kv, policy);
+        let goal = CheckGoal::Auto;
+        worker.push(Task::CheckSplit { region: region("", ""), incarnation: 5, goal });
+        let mut done = Vec::new();
+        while !worker.is_idle() {
+            done.extend(worker.step().expect("the engine does not fail").done);
+        }
+        match done.remove(0) {
+            TaskDone::SplitChecked { keys, .. } => keys,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert!(!cuts(rows(1), Arc::new(LIMITS)).is_empty(), "without it the row is cut");
+    let first_row = Bytes::from(encode_bytes(&[&b"t"[..], &[0; 8], b"_r", &[0; 8]].concat()));
+    let alone = cuts(rows(1), Arc::new(WholeRows(LIMITS)));
+    assert_eq!(alone, std::slice::from_ref(&first_row), "before its first key nothing is lost");
+    let mut started = region("", "");
+    started.start_key = first_row;
+    let mut checker = WholeRows(LIMITS).checker(&started, 10_000).expect("it is large");
+    let columns = (0..30_u8)
+        .map(|column| encode_bytes(&[&b"t"[..], &[0; 8], b"_r", &[0; 8], &[column]].concat()));
+    columns.for_each(|key| assert!(!checker.row(&key, 100)));
+    assert_eq!(checker.keys(), Vec::<Bytes>::new());
+    let both = cuts(rows(2), Arc::new(WholeRows(LIMITS)));
+    let second = [&b"t"[..], &[0; 8], b"_r", &1_u64.to_be_bytes()].concat();
+    assert!(both.contains(&Bytes::from(encode_bytes(&second))), "{both:?}");
+}

@@ -9,6 +9,7 @@ use crate::{
     FatalError, PdRequest,
     apply::{ApplyEvent, ApplyResult, ExecResult},
     hooks::{Bug, Hooks},
+    observe::{Cause, RegionEvent},
 };
 
 impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
@@ -126,6 +127,7 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
             ctx.meta.update(&after);
         }
         peer.set_region(after);
+        peer.tell_region(ctx, RegionEvent::Updated(Cause::Membership));
         peer.note_conf_changed(ctx);
         peer.give_up_building();
         for change in changes {
@@ -147,7 +149,7 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
             peer.group.step_down();
             peer.sync_role(ctx);
             peer.has_applier = false;
-            self.start_destroy(id);
+            self.start_destroy(id, Cause::Removed);
             return;
         }
         if peer.intake.is_none() && peer.group.pending_snapshot().is_none() {

@@ -15,6 +15,7 @@ use crate::{
     apply::{ApplyTask, ApplyWork},
     hooks::{Bug, Hooks, Point},
     keys,
+    observe::{Cause, RegionEvent},
     peer::{IntakeStage, Round},
 };
 
@@ -42,12 +43,16 @@ enum DestroyStage {
 
 impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
     /// Begins to remove a peer. Harmless if that is under way.
-    pub(super) fn start_destroy(&mut self, region: RegionId) {
+    pub(super) fn start_destroy(&mut self, region: RegionId, why: Cause) {
         let ctx = &mut self.ctx;
         let Some(peer) = self.peers.get_mut(&region) else {
             return;
         };
         if peer.going_away {
+            if why == Cause::Removed {
+                // What it has executed itself says more than what it was told.
+                peer.goes_for = why;
+            }
             return;
         }
         if !peer.is_initialized() && !ctx.meta.begin_end(region) {
@@ -55,6 +60,7 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
             return;
         }
         peer.going_away = true;
+        peer.goes_for = why;
         peer.withdraw_view();
         peer.answer_all(ctx, &RegionError::RegionNotFound { region });
         if let Some(intake) = &mut peer.intake
@@ -96,8 +102,12 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
         peer.answer_all(ctx, &RegionError::RegionNotFound { region });
         peer.release_backlog(ctx, u64::MAX);
         peer.group.step_down();
+        peer.tell_role(ctx);
         peer.forget_snapshot_making(ctx);
         peer.close_view(ctx);
+        if peer.is_initialized() {
+            peer.tell_region(ctx, RegionEvent::Destroyed(peer.goes_for));
+        }
         ctx.metrics.peers_destroyed += 1;
         ctx.dirty.remove(&region);
         ctx.attention.forget(region, peer.checked.at);
@@ -227,7 +237,7 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
                 peer.intake = None;
                 self.ctx.attention.taking_in.remove(&region);
                 self.drop_received(key);
-                self.start_destroy(region);
+                self.start_destroy(region, Cause::BadSnapshot);
             }
         }
     }
@@ -276,7 +286,7 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
             return;
         }
         tracing::info!(%region, peer = %asked, "PD no longer lists this peer");
-        self.start_destroy(region);
+        self.start_destroy(region, Cause::NotListed);
     }
 
     /// Takes a replica out of service: it neither votes nor serves until it is replaced

@@ -2,21 +2,23 @@
 
 use engine_traits::{Cf, KvEngine, RaftEngine};
 use raftstore_proto::{
-    ApplyState, DiskUsage, Epoch, LocalState, MessageKind, Peer as Replica, RaftMessage, Region,
-    RegionId, RegionState, wire,
+    ApplyState, DiskUsage, Epoch, LocalState, MessageKind, RaftMessage, Region, RegionId,
+    RegionState, wire,
 };
 use transport_traits::SnapKey;
 
 use super::{
     Store,
     admit::{Admission, Envelope, Local, admit_absent, admit_gc, admit_local},
+    forged::{Receiver, has_members_of, is_forged},
     start,
 };
 use crate::{
     Dropped, FatalError, PdRequest,
     hooks::{Bug, Hooks},
     keys,
-    peer::{Birth, Peer},
+    observe::Cause,
+    peer::{Birth, Peer, conf_state_of},
 };
 
 /// Entries that a peer may have yet to apply when it is told to campaign: raft looks through
@@ -76,6 +78,9 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
         let admission = self.admit(region, envelope, &message)?;
         match admission {
             Admission::Step => return self.step(region, envelope, message),
+            Admission::CreatePeer if is_forged(&message, &Receiver::EMPTY) => {
+                self.ctx.drop_message(Some(region), Dropped::Forged);
+            }
             Admission::CreatePeer => {
                 if self.create_peer(region, envelope, &message)? {
                     return self.step(region, envelope, message);
@@ -83,7 +88,7 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
             }
             Admission::Destroy => {
                 tracing::info!(%region, to = %envelope.to.id, "local peer has to go");
-                self.start_destroy(region);
+                self.start_destroy(region, Cause::NotListed);
             }
             Admission::AskPd => {
                 if let Some(peer) = self.peers.get(&region) {
@@ -208,7 +213,7 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
         envelope: &Envelope,
         message: RaftMessage,
     ) -> Result<(), FatalError> {
-        if let Err(reason) = self.may_step(region, envelope.from, &message) {
+        if let Err(reason) = self.may_step(region, &message) {
             let overlaps = reason == Dropped::RegionOverlap;
             self.ctx.metrics.snapshots_overlapping += u64::from(overlaps);
             self.ctx.drop_message(Some(region), reason);
@@ -250,36 +255,32 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
     }
 
     /// What keeps a message from raft although it is meant for this very peer.
-    fn may_step(
-        &self,
-        region: RegionId,
-        from: Replica,
-        message: &RaftMessage,
-    ) -> Result<(), Dropped> {
+    fn may_step(&self, region: RegionId, message: &RaftMessage) -> Result<(), Dropped> {
         let Some(peer) = self.peers.get(&region) else {
             return Err(Dropped::UnknownRegion);
         };
         let taking_snapshot = peer.intake.is_some();
+        if message.kind().is_none() {
+            return Err(Dropped::BadIds);
+        }
+        let (group, committed) = (&peer.group, peer.group.committed());
+        let receiver = Receiver {
+            term: group.term(),
+            leads: group.is_leader(),
+            last_index: group.last_index(),
+            committed,
+            committed_term: group.term_at(committed),
+        };
+        if is_forged(message, &receiver) {
+            return Err(Dropped::Forged);
+        }
         match message.kind() {
-            None => return Err(Dropped::BadIds),
-            // What only a peer itself, or its clients, may ask of raft (R11, H32).
-            Some(kind) if kind.is_local() => return Err(Dropped::Forged),
-            Some(MessageKind::Propose | MessageKind::TransferLeader) => {
-                return Err(Dropped::Forged);
-            }
             Some(MessageKind::ReadIndex) => {
-                // raft takes the first entry for granted.
-                if message.entries_len() != 1 || from.id == peer.replica.id {
-                    return Err(Dropped::Forged);
-                }
                 // Which range the asker may read is not known before it is applied (H36). It
                 // asks again.
                 if peer.has_committed_split() {
                     return Err(Dropped::ReadTooEarly);
                 }
-            }
-            Some(MessageKind::ReadIndexResponse) if message.entries_len() != 1 => {
-                return Err(Dropped::Forged);
             }
             Some(MessageKind::RequestVote | MessageKind::RequestPreVote) => {
                 // A restarted member may have promised a leader not to vote (H35).
@@ -322,7 +323,7 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
                 }
                 self.admit_snapshot(region, message)?;
             }
-            Some(_) => {}
+            Some(_) | None => {}
         }
         Ok(())
     }
@@ -336,6 +337,11 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
             return Err(Dropped::BadSnapshot);
         };
         if region.id != id || !range_is_ordered(&region) {
+            return Err(Dropped::BadSnapshot);
+        }
+        let members = snapshot.get_metadata().get_conf_state();
+        let of_nothing = key.index == 0 || key.term == 0 || key.term > message.term();
+        if of_nothing || !has_members_of(members, &region, &conf_state_of(&region)) {
             return Err(Dropped::BadSnapshot);
         }
         let listed = message.to_peer().and_then(|to| region.peer(to.id).copied());

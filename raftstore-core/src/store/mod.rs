@@ -1,12 +1,14 @@
 //! All peers of one lane, and the three doors: `handle`, `ready`, `on_persisted`.
 
 pub mod bootstrap;
+pub mod debug;
 
 mod admit;
 mod applied;
 mod batch;
 mod consistency;
 mod duties;
+mod forged;
 mod inspect;
 mod lifecycle;
 mod log_gc;

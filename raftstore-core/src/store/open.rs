@@ -20,6 +20,7 @@ use crate::{
     context::{Attention, Context},
     hooks::Hooks,
     meta::LaneId,
+    observe::{Cause, Observers, RegionEvent},
     peer::{Birth, Peer, TracingDrain},
     view::Views,
 };
@@ -43,6 +44,8 @@ pub struct StoreOptions<K, R, H> {
     pub received: Vec<(SnapKey, u64)>,
     /// Planted bugs, or [`NoHooks`](crate::NoHooks).
     pub hooks: H,
+    /// Who else is told and asked. The apply workers get the same.
+    pub observers: Observers,
 }
 
 impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
@@ -104,6 +107,7 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
             meta: Arc::clone(&options.meta),
             views: Arc::clone(&options.views),
             hooks: options.hooks.clone(),
+            observers: options.observers.clone(),
             logger: slog::Logger::root(TracingDrain, slog::o!()),
             now,
             started: now,
@@ -153,6 +157,7 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
         ctx.meta.register(&region);
         let birth = Birth { region, replica: peer, local, applied: apply, last_term };
         let mut peer = Peer::new(ctx, birth)?;
+        peer.tell_region(ctx, RegionEvent::Created(Cause::Opened));
         if applying {
             peer.resume_intake(ctx);
         } else {

@@ -21,6 +21,7 @@ use crate::{
         initial_local_state,
     },
     meta::LaneId,
+    observe::{Cause, RegionEvent},
     peer::{Birth, Peer},
 };
 
@@ -146,6 +147,7 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
             registered.append(&mut regions(&skipped));
         }
         ctx.meta.split(&derived, &registered, &regions(&skipped));
+        peer.tell_region(ctx, RegionEvent::Updated(Cause::Split));
         peer.refuse_reads_before_split(ctx);
         peer.size.forget();
         ctx.attention.splits.insert(id);
@@ -228,6 +230,7 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Store<K, R, H> {
             peer.quarantined = true;
             self.ctx.attention.quarantined.insert(id);
         }
+        peer.tell_region(&self.ctx, RegionEvent::Created(Cause::Split));
         self.ctx.metrics.split_born += 1;
         self.ctx.meta.split_built(id);
         peer.begin_split_born(&mut self.ctx, kv_number, campaign && !quarantined);

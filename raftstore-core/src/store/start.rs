@@ -29,7 +29,7 @@ use crate::{
 };
 
 mod check;
-mod scan;
+pub(super) mod scan;
 
 /// What recovery found.
 #[derive(Debug, Default)]

@@ -5,6 +5,7 @@ mod harness;
 mod idle;
 mod leaving;
 mod limits;
+mod observed;
 mod ranges;
 mod reads;
 mod roles;

@@ -74,6 +74,8 @@ pub(super) fn error_to_pb(error: &RegionError) -> errorpb::Error {
         | RegionError::NotReady
         | RegionError::Stopping
         | RegionError::PlacementUnavailable
+        | RegionError::Refused { .. }
+        | RegionError::Unsupported { .. }
         | RegionError::Remote { .. } => {}
     }
     out

@@ -83,6 +83,9 @@ fn errors_in_words_come_back_in_words() {
         RegionError::ConfChangeRejected { why: "no such peer" },
         RegionError::NotReady,
         RegionError::Stopping,
+        RegionError::PlacementUnavailable,
+        RegionError::Refused { by: "row-splits", why: "no need".to_owned() },
+        RegionError::Unsupported { what: "region merge" },
     ] {
         let message = error.to_string();
         let expected = response(&message, Vec::new());

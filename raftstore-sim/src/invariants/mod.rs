@@ -7,6 +7,7 @@
 mod acks;
 mod apply_state;
 mod chain;
+mod chronicle;
 mod durable_quorum;
 mod effects;
 mod election_safety;
@@ -25,6 +26,7 @@ use std::fmt;
 pub use acks::{check_ack, check_snapshot_ack};
 pub use apply_state::{all_rows, check_disk, logical_content};
 pub use chain::check_chain;
+pub use chronicle::{Chronicle, Line};
 pub use durable_quorum::{Members, check_durable};
 pub use election_safety::ElectionSafety;
 pub use epochs::Epochs;

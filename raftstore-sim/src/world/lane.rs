@@ -180,7 +180,11 @@ impl World {
             }
             Task::CheckSplit { .. } => self.queue_check(store, task),
             // The engine in memory has nothing to give back.
-            Task::Compact { .. } => {}
+            Task::Compact { cf, range } => {
+                if let Some(node) = self.nodes.get_mut(&store) {
+                    node.compactions.push((cf, range));
+                }
+            }
             Task::Install { .. }
             | Task::CancelInstall { .. }
             | Task::DeleteRange { .. }

@@ -38,6 +38,8 @@ impl World {
             return;
         }
         node.life += 1;
+        let observers = node.observers.clone();
+        observers.start();
         let meta = Arc::new(StoreMeta::of_life(node.life));
         let views = Arc::new(Views::default());
         let received = received_snapshots(node);
@@ -50,6 +52,7 @@ impl World {
             views: Arc::clone(&views),
             received,
             hooks,
+            observers: observers.clone(),
         };
         let stores = match Store::open(options, node.clock(self.now)) {
             Ok(stores) => stores,
@@ -73,7 +76,7 @@ impl World {
             writer_busy: false,
             apply: (0..self.plan.apply_workers)
                 .map(|_| ApplySlot {
-                    worker: ApplyWorker::new(kv.clone(), hooks),
+                    worker: ApplyWorker::new(kv.clone(), hooks).with_observers(observers.clone()),
                     queue: VecDeque::new(),
                     busy: false,
                 })
@@ -106,6 +109,7 @@ impl World {
         if node.running.take().is_none() {
             return;
         }
+        node.observers.stop();
         node.cut = None;
         node.stopping = None;
         node.disk_fault_armed = false;
@@ -260,6 +264,7 @@ impl World {
         self.counters.hit(Sometimes::CleanStops);
         if let Some(node) = self.nodes.get_mut(&store) {
             node.running = None;
+            node.observers.stop();
             node.stopping = None;
             node.cut = None;
             node.disk_fault_armed = false;

@@ -22,7 +22,7 @@ use std::{collections::BTreeMap, fmt};
 
 use self::node::Input;
 pub use self::{
-    node::{CutPoint, Node},
+    node::{Compaction, CutPoint, Node},
     stages::Stage,
 };
 use crate::{

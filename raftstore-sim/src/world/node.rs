@@ -11,15 +11,17 @@ use raftstore_core::{
     Event, LaneId, MonoTime, Persisted, Store, StoreMeta, Writes,
     apply::{ApplyTask, ApplyWorker, SnapBuild},
     consistency::HashWorker,
+    observe::Observers,
     read::LocalReader,
     snap::RegionWorker,
     split_check::CheckWorker,
 };
-use raftstore_proto::RegionId;
+use raftstore_proto::{Cf, RegionId};
 
 use super::{NodeStep, stages::Stage};
 use crate::{
     disk::{Crash, Disk},
+    invariants::Chronicle,
     planted::Planted,
     queue::Nanos,
 };
@@ -126,6 +128,9 @@ impl CutPoint {
     ];
 }
 
+/// A family, and a range of data keys; `None` for all.
+pub type Compaction = (Cf, Option<(Vec<u8>, Vec<u8>)>);
+
 /// A store of the simulated cluster.
 #[derive(Debug)]
 pub struct Node {
@@ -135,6 +140,12 @@ pub struct Node {
     pub life: u64,
     /// What survives.
     pub disk: Disk,
+    /// What it has wanted compacted, in all its lives.
+    pub compactions: Vec<Compaction>,
+    /// Given to each of its lives when it begins; the chronicle is among them.
+    pub observers: Observers,
+    /// Believes what observers are told.
+    pub chronicle: Chronicle,
     pub(crate) running: Option<Running>,
     /// The next chosen moment at which it dies, and how.
     pub(crate) cut: Option<(CutPoint, Crash)>,
@@ -159,10 +170,14 @@ pub struct Node {
 
 impl Node {
     pub(super) fn new(id: u64, drift_ppm: i64, clock_offset: Nanos) -> Self {
+        let chronicle = Chronicle::default();
         Self {
             id,
             life: 0,
             disk: Disk::default(),
+            compactions: Vec::new(),
+            observers: Observers::default().with(0, Arc::new(chronicle.clone())),
+            chronicle,
             running: None,
             cut: None,
             disk_fault_armed: false,

@@ -36,11 +36,17 @@ impl World {
         for status in &peers {
             self.watch_peer(store, status);
         }
+        let told = self.nodes[&store].chronicle.check_order();
+        self.require(told);
         if self.steps.is_multiple_of(RANGES_EVERY) {
             let meta = self.nodes[&store].running.as_ref().map(|running| &running.meta);
             let regions = meta.map(|meta| meta.regions()).unwrap_or_default();
             let checked = check_ranges(store, &regions);
             self.require(checked);
+            let here = self.peers(store);
+            let here = here.iter().filter(|peer| peer.region.is_initialized()).count();
+            let told = self.nodes[&store].chronicle.check_count(here);
+            self.require(told);
         }
     }
 
@@ -101,6 +107,8 @@ impl World {
             }
             let checked = self.checks.epochs.check(store, &status.region);
             self.require(checked);
+            let told = self.nodes[&store].chronicle.check_region(&status.region);
+            self.require(told);
         }
         match self.checks.elections.check(&seen) {
             Ok(false) => {}

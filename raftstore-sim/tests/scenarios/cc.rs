@@ -1,6 +1,7 @@
 //! Group CC: changes of membership.
 
 use pd_client::{OrderAction, mock::PdConfig};
+use raftstore_core::observe::{Cause, RegionEvent};
 use raftstore_proto::{
     AdminCommand, Body, ChangeKind, Command, Peer, PeerChange, PeerId, RegionError, RegionId,
     StoreId,
@@ -400,5 +401,70 @@ fn cc_12_apply_that_stops_in_the_middle_of_a_change_goes_on_correctly() {
             cluster.must_eq(3, &format!("k{number}"), "v");
         }
         assert_eq!(cluster.peer_status(3, 1).expect("a peer").peer.id.get(), 304);
+    });
+}
+
+/// What an observer on store 2 is told of the life of a region there. That nothing is missing
+/// and nothing too much is watched on every store in every run; here it is spelled out.
+#[test]
+fn cc_21_region_change_events_are_ordered_and_complete() {
+    for_seeds(|_| {
+        let mut cluster = one_replica(3);
+        cluster.must_put("a", "v1");
+        cluster.must_put("z", "v1");
+        let mut told = 0;
+        let mut news = |cluster: &Cluster| -> Vec<(u64, RegionEvent)> {
+            let lines = cluster.nodes[&2].chronicle.lines();
+            let new = lines[told..].iter().map(|line| (line.region.id.get(), line.event));
+            let new = new.collect();
+            told = lines.len();
+            new
+        };
+        cluster.must_add(1, 2, 202);
+        cluster.must_eq(2, "a", "v1");
+        assert_eq!(news(&cluster), [(1, RegionEvent::Created(Cause::Snapshot))]);
+        cluster.must_add(1, 3, 303);
+        cluster.must_put("a", "v2");
+        cluster.must_eq(2, "a", "v2");
+        assert_eq!(news(&cluster), [(1, RegionEvent::Updated(Cause::Membership))]);
+        let parts = cluster.must_split(1, &["m"]);
+        cluster.must_put("a", "v3");
+        cluster.must_put("z", "v3");
+        cluster.must_eq(2, "a", "v3");
+        cluster.must_eq(2, "z", "v3");
+        let child = parts.iter().map(|part| part.id.get()).find(|id| *id != 1).expect("two parts");
+        assert_eq!(
+            news(&cluster),
+            [(1, RegionEvent::Updated(Cause::Split)), (child, RegionEvent::Created(Cause::Split)),]
+        );
+        cluster.must_remove(1, 2);
+        cluster.wait_gone(1, 2);
+        let end = news(&cluster);
+        // It may be gone before it hears that its removal is committed.
+        let alone = [(1, RegionEvent::Destroyed(Cause::NotListed))];
+        let with_update = [
+            (1, RegionEvent::Updated(Cause::Membership)),
+            (1, RegionEvent::Destroyed(Cause::Removed)),
+        ];
+        assert!(end == alone || end == with_update, "{end:?}");
+        cluster.must_add(1, 2, 402);
+        cluster.must_put("z", "v4");
+        cluster.must_eq(2, "z", "v4");
+        assert_eq!(news(&cluster), [(1, RegionEvent::Created(Cause::Snapshot))]);
+        let lines = cluster.nodes[&2].chronicle.lines();
+        let epochs: Vec<_> = lines
+            .iter()
+            .filter(|line| line.region.id.get() == 1)
+            .map(|line| (line.region.epoch.version, line.region.epoch.conf_ver))
+            .collect();
+        assert!(epochs.is_sorted(), "{epochs:?}");
+        // A new life begins with what is found.
+        cluster.kill(2);
+        cluster.start(2);
+        let mut found: Vec<_> = cluster.nodes[&2].chronicle.lines();
+        found.sort_by_key(|line| line.region.id);
+        let found: Vec<_> = found.iter().map(|line| (line.region.id.get(), line.event)).collect();
+        let opened = |id| (id, RegionEvent::Created(Cause::Opened));
+        assert_eq!(found, [opened(1), opened(child)]);
     });
 }

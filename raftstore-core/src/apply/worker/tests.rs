@@ -19,6 +19,7 @@ mod commands;
 mod hashes;
 mod lifecycle;
 mod membership;
+mod observed;
 
 const R1: RegionId = RegionId::must(1);
 const R2: RegionId = RegionId::must(2);

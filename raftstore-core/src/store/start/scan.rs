@@ -11,16 +11,16 @@ const DOING: &str = "reading region states";
 
 /// What the walk found about one region.
 #[derive(Debug, Default)]
-pub(super) struct Scanned {
+pub(in crate::store) struct Scanned {
     /// Its lifecycle record, or why it cannot be read.
-    pub(super) state: Option<Result<RegionState, String>>,
+    pub(in crate::store) state: Option<Result<RegionState, String>>,
     /// Why it was taken out of service before.
-    pub(super) quarantined: Option<String>,
+    pub(in crate::store) quarantined: Option<String>,
 }
 
 /// All regions with a record, in order. `logs` are the regions that have a raft log: they
 /// are asked for one by one where the walk cannot go on.
-pub(super) fn regions<K: KvEngine>(
+pub(in crate::store) fn regions<K: KvEngine>(
     kv: &K,
     logs: &BTreeSet<RegionId>,
 ) -> Result<BTreeMap<RegionId, Scanned>, FatalError> {

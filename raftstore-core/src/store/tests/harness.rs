@@ -24,6 +24,7 @@ use crate::{
     StoreMeta, Task, TaskDone, Writes,
     apply::{ApplyEvent, ApplyTask, ApplyWorker, SnapBuild},
     keys,
+    observe::Observers,
     snap::{
         RegionWorker,
         format::{Encoder, SnapHeader},
@@ -94,6 +95,16 @@ pub(super) struct Node {
 impl Node {
     /// Store `id` with these regions on it, opened at moment zero.
     pub(super) fn new(id: u64, config: Config, regions: &[Region]) -> Self {
+        Self::observed(id, config, regions, Observers::default())
+    }
+
+    /// The same with observers.
+    pub(super) fn observed(
+        id: u64,
+        config: Config,
+        regions: &[Region],
+        observers: Observers,
+    ) -> Self {
         let (kv, raft) = (MemEngine::default(), MemRaftLog::default());
         let mut records = kv.write_batch();
         let mut logs = raft.log_batch();
@@ -105,10 +116,17 @@ impl Node {
         kv.write(records, Durability::Synced).unwrap();
         raft.write(logs, Durability::Synced).unwrap();
         config.validate().expect("a test's configuration is valid");
-        Self::open(id, config, kv, raft, MemSnapStore::new(u64::MAX))
+        Self::open(id, config, kv, raft, MemSnapStore::new(u64::MAX), observers)
     }
 
-    fn open(id: u64, config: Config, kv: MemEngine, raft: MemRaftLog, snaps: MemSnapStore) -> Self {
+    fn open(
+        id: u64,
+        config: Config,
+        kv: MemEngine,
+        raft: MemRaftLog,
+        snaps: MemSnapStore,
+        observers: Observers,
+    ) -> Self {
         let (meta, views) = (Arc::<StoreMeta>::default(), Arc::<Views>::default());
         let received = snaps.list().unwrap().into_iter();
         let received = received
@@ -123,6 +141,7 @@ impl Node {
             views: Arc::clone(&views),
             received: received.collect(),
             hooks: NoHooks,
+            observers: observers.clone(),
         };
         let store = TestStore::open(options, MonoTime::ZERO).unwrap().remove(0);
         let batch_bytes = 1 << 20;
@@ -131,7 +150,7 @@ impl Node {
             store,
             id,
             now: MonoTime::ZERO,
-            worker: ApplyWorker::new(kv.clone(), NoHooks),
+            worker: ApplyWorker::new(kv.clone(), NoHooks).with_observers(observers),
             region_worker: RegionWorker::new(kv.clone(), in_worker, NoHooks, batch_bytes),
             kv,
             raft,

@@ -7,6 +7,7 @@ use super::harness::*;
 use crate::{
     Event,
     apply::{ApplyEvent, ExecResult},
+    observe::Cause,
 };
 
 /// The question a heartbeat or its response belongs to; 0 for none.
@@ -133,7 +134,7 @@ fn h41_the_view_goes_before_what_it_says() {
     cluster.on(1).handle(Event::Stop);
     assert!(view.state().is_none(), "read from a store that stops");
     let (mut cluster, view) = led();
-    cluster.on(1).store.start_destroy(R1);
+    cluster.on(1).store.start_destroy(R1, Cause::NotListed);
     assert!(view.state().is_none(), "read from a peer that goes");
     cluster.on(1).settle();
     assert!(cluster.on(1).views.get(R1).is_none());
