@@ -243,6 +243,8 @@ pub(super) struct Operator {
     version: u64,
     /// The members when the first of `steps` became the first, by id.
     members: Vec<Peer>,
+    /// How often the region's members had changed then.
+    conf_ver: u64,
     deadline_ms: u64,
     /// Where the region is led.
     led_on: Option<StoreId>,
@@ -274,6 +276,7 @@ impl Operator {
             is_ordered: false,
             version: record.region.epoch.version,
             members: members(record),
+            conf_ver: record.region.epoch.conf_ver,
             deadline_ms: 0,
             led_on: record.leader.map(|leader| leader.store),
             bytes: record.approximate_size,
@@ -304,12 +307,19 @@ impl Operator {
             if !self.is_forced() && (self.is_split(record) || step.result(&self.members) != seen) {
                 return Progress::Void;
             }
+            if self.has_come_and_gone(record, 1) {
+                return Progress::Void;
+            }
             self.members.clone_from(&seen);
+            self.conf_ver = record.region.epoch.conf_ver;
             self.steps.pop_front();
             self.is_ordered = false;
             self.give_time(view);
         }
         let Some(step) = self.steps.front() else { return Progress::Done };
+        if self.has_come_and_gone(record, 0) {
+            return Progress::Void;
+        }
         if !self.is_forced() {
             let is_between = step.between(&self.members).as_ref() == Some(&seen);
             let is_own = seen == self.members || is_between;
@@ -353,6 +363,14 @@ impl Operator {
 
     const fn is_split(&self, record: &RegionRecord) -> bool {
         record.region.epoch.version != self.version
+    }
+
+    /// Whether the replica that the step adds may have been a member before it was seen, when
+    /// the members shall have changed `own` times for it. Its id is used up then: where it was
+    /// removed its store refuses it for ever.
+    fn has_come_and_gone(&self, record: &RegionRecord, own: u64) -> bool {
+        matches!(self.steps.front(), Some(Step::AddLearner(_)))
+            && record.region.epoch.conf_ver > self.conf_ver + own
     }
 
     /// Whether the region is moved about while it needs repair.

@@ -13,7 +13,7 @@ use pd_client::{
 };
 use raftstore_proto::{ChangeKind, Peer, PeerChange, PeerId, PeerRole, RegionId};
 
-use self::toy::{Toy, config, store};
+use self::toy::{Given, Toy, config, store};
 
 const FIRST: RegionId = RegionId::must(1000);
 
@@ -211,6 +211,25 @@ fn a_split_in_between_is_survived() {
     toy.run_until_rest(300);
     assert_eq!(toy.regions.len(), 2);
     toy.check_complete(3);
+}
+
+/// A learner that came and went between two reports has used up its id: its store refuses
+/// that for ever, so another one is given.
+#[test]
+fn a_replica_that_came_and_went_unseen_is_not_ordered_again() {
+    let mut toy = Toy::new(still(), 2, 1);
+    let added = |orders: &[Given]| match &orders[0].order.action {
+        OrderAction::ChangePeer(change) => change.peer,
+        other => panic!("a learner is to be added, not {other:?}"),
+    };
+    let first = added(&toy.report());
+    toy.regions.get_mut(&FIRST).expect("the region is there").region.epoch.conf_ver += 2;
+    let second = added(&toy.report());
+    assert_eq!(first.store, second.store);
+    assert_ne!(first.id, second.id);
+    assert_eq!(toy.core.counters().cancelled, 1);
+    toy.run_until_rest(100);
+    toy.check_complete(2);
 }
 
 /// Without leave to schedule, PD is silent but for what it is told to order.
