@@ -160,6 +160,15 @@ pub enum AdminCommand {
     },
 }
 
+impl AdminCommand {
+    /// Whether it prepares, carries out or takes back the merge of two regions. Their numbers
+    /// are kept for it; this version refuses them.
+    #[must_use]
+    pub const fn is_merge(&self) -> bool {
+        matches!(self, Self::Invalid { cmd_type: 7..=9 })
+    }
+}
+
 /// One cut of a split.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SplitRequest {

@@ -60,6 +60,7 @@ pub(super) fn decide(
             refused("membership change in an ordinary entry")
         }
         AdminCommand::TransferLeader(_) => refused("a leader transfer is not replicated"),
+        merge if merge.is_merge() => Err(RegionError::Unsupported { what: "region merge" }),
         AdminCommand::Invalid { .. } => refused("unknown admin command"),
     }
 }

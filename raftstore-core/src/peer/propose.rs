@@ -151,6 +151,9 @@ impl<R: RaftEngine> Peer<R> {
                 | AdminCommand::ComputeHash
                 | AdminCommand::VerifyHash { .. },
             ) => self.propose(ctx, reply, &command),
+            Body::Admin(admin) if admin.is_merge() => {
+                Err(RegionError::Unsupported { what: "region merge" })
+            }
             Body::Admin(_) => {
                 Err(RegionError::InvalidCommand { why: "the command is not supported" })
             }

@@ -215,7 +215,13 @@ impl<K: KvEngine, R: RaftEngine, H: Hooks> Run<'_, K, R, H> {
             RegionPhase::Normal => self.normal(&state.region),
             RegionPhase::Applying => self.applying(&state.region),
             RegionPhase::Quarantined => Err(Trouble::Damaged("found out of service".to_owned())),
-            RegionPhase::Tombstone | RegionPhase::Merging => Err(Trouble::inconsistent(
+            RegionPhase::Merging => Err(Trouble::inconsistent(
+                id,
+                "it is being merged into a neighbour, which this version cannot go on with: \
+                 start the version that began it"
+                    .to_owned(),
+            )),
+            RegionPhase::Tombstone => Err(Trouble::inconsistent(
                 id,
                 format!("{:?} is no phase to start from", state.phase),
             )),

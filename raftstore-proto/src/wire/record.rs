@@ -184,7 +184,8 @@ pub fn encode_region_state(region: RegionId, state: &RegionState) -> Vec<u8> {
 /// # Errors
 /// [`DecodeError::Checksum`] on damage or if it is another region's;
 /// [`DecodeError::UnknownValue`] for a phase or role that a later version wrote;
-/// [`DecodeError::ZeroId`], [`DecodeError::Missing`], [`DecodeError::Malformed`].
+/// [`DecodeError::ZeroId`], [`DecodeError::Missing`]; [`DecodeError::Malformed`], also if there is
+/// the state of a merge that the phase does not tell of.
 pub fn decode_region_state(region: RegionId, record: &[u8]) -> Result<RegionState, DecodeError> {
     let mut state: raft_serverpb::RegionLocalState =
         Kind::RegionState.unseal(region.get(), record)?;
@@ -196,6 +197,10 @@ pub fn decode_region_state(region: RegionId, record: &[u8]) -> Result<RegionStat
         PeerState::Merging => RegionPhase::Merging,
         PeerState::Quarantined => RegionPhase::Quarantined,
     };
+    let may_merge = matches!(phase, RegionPhase::Merging | RegionPhase::Tombstone);
+    if state.merge_state.is_some() && !may_merge {
+        return Err(malformed(Kind::RegionState.what(), "it merges, and its phase says otherwise"));
+    }
     let inner = state.region.take().ok_or(DecodeError::Missing { what: "region of a state" })?;
     let inner = region_from_pb(inner)?;
     if inner.id != region {

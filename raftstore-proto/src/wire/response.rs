@@ -165,6 +165,12 @@ fn admin_from_pb(mut response: raft_cmdpb::AdminResponse) -> Result<AdminRespons
         AdminCmdType::TransferLeader => AdminResponse::TransferLeader,
         AdminCmdType::ComputeHash => AdminResponse::ComputeHash,
         AdminCmdType::VerifyHash => AdminResponse::VerifyHash,
+        merge @ (AdminCmdType::PrepareMerge
+        | AdminCmdType::CommitMerge
+        | AdminCmdType::RollbackMerge) => {
+            let value = i64::from(protobuf::ProtobufEnum::value(&merge));
+            return Err(DecodeError::UnknownValue { what: "admin response type", value });
+        }
         AdminCmdType::InvalidAdmin => {
             return Err(unknown_type("admin response type", &response.unknown_fields));
         }

@@ -134,6 +134,28 @@ fn admin() {
     golden(Body::Admin(AdminCommand::Invalid { cmd_type: 8 }), len(3, num(1, 8)));
 }
 
+/// Merges are known by number, whatever they hold, so that they are refused by name.
+#[test]
+fn merges_are_told_from_what_is_unknown() {
+    let region = all([num(1, 40), len(2, "a"), len(3, "b")]);
+    // PrepareMerge 7 (min_index 1, target 2), CommitMerge 8 (source 1, commit 2, entries 3),
+    // RollbackMerge 9 (commit 1)
+    let prepare = all([num(1, 7), len(7, all([num(1, 60), len(2, region.clone())]))]);
+    let entry = len(3, all([num(2, 6), num(3, 61), len(4, "data")]));
+    let commit = all([num(1, 8), len(8, all([len(1, region), num(2, 70), entry]))]);
+    let rollback = all([num(1, 9), len(9, num(1, 70))]);
+    for (cmd_type, content) in [(7, prepare), (8, commit), (9, rollback)] {
+        let Ok(Body::Admin(admin)) = decode_body(len(3, content)) else {
+            panic!("an admin command expected");
+        };
+        assert_eq!(admin, AdminCommand::Invalid { cmd_type });
+        assert!(admin.is_merge());
+    }
+    for cmd_type in [0, 6, 10, 77] {
+        assert!(!AdminCommand::Invalid { cmd_type }.is_merge());
+    }
+}
+
 fn cut(key: &'static str) -> SplitRequest {
     SplitRequest {
         key: bytes(key),

@@ -76,6 +76,23 @@ fn region_state() {
     assert_eq!(decode_region_state(REGION, &expected), Ok(normal));
 }
 
+/// The state of a merge has its place, and never passes for a region that serves.
+#[test]
+fn state_of_a_merge() {
+    // merge_state 3 (min_index 1, target 2, commit 3)
+    let merge = len(3, all([num(1, 60), len(2, region_bytes()), num(3, 70)]));
+    let record =
+        |phase: Vec<u8>| sealed(4, 300, all([phase, len(2, region_bytes()), merge.clone()]));
+    for (phase, number) in [(RegionPhase::Merging, 3), (RegionPhase::Tombstone, 2)] {
+        let decoded = decode_region_state(REGION, &record(num(1, number)));
+        assert_eq!(decoded, Ok(RegionState { phase, region: region() }));
+    }
+    for phase in [Vec::new(), num(1, 1), num(1, 1000)] {
+        let decoded = decode_region_state(REGION, &record(phase));
+        assert!(matches!(decoded, Err(DecodeError::Malformed { .. })), "{decoded:?}");
+    }
+}
+
 #[test]
 fn entry() {
     let mut raft = eraftpb::Entry::new();

@@ -103,9 +103,13 @@ fn status() {
 
 #[test]
 fn unknown_types_are_refused() {
-    for (content, value) in
-        [(len(2, num(1, 9)), 9), (len(3, num(1, 12)), 12), (len(4, num(1, 3)), 3), (len(2, ""), 0)]
-    {
+    for (content, value) in [
+        (len(2, num(1, 9)), 9),
+        (len(3, num(1, 8)), 8),
+        (len(3, num(1, 12)), 12),
+        (len(4, num(1, 3)), 3),
+        (len(2, ""), 0),
+    ] {
         let decoded = decode_response(&all([header(), content]).into());
         assert!(
             matches!(decoded, Err(DecodeError::UnknownValue { value: found, .. }) if found == value),

@@ -129,3 +129,19 @@ fn h35_no_vote_before_an_old_lease_has_run_out() {
         assert!(!node.out[0].raft().reject);
     }
 }
+
+/// A merge is refused by name, and nothing of it gets into the log.
+#[test]
+fn a_merge_is_not_proposed() {
+    let mut node = Node::new(1, config(), &[region(R1, "", "", &[1])]);
+    node.settle();
+    let before = node.status(R1).last_index;
+    for cmd_type in 7..=9 {
+        let merge = raftstore_proto::AdminCommand::Invalid { cmd_type };
+        let reply = node.ask(R1, raftstore_proto::Body::Admin(merge));
+        let expected = RegionError::Unsupported { what: "region merge" };
+        assert_eq!(node.refusal(reply), &expected);
+        assert_eq!(expected.to_string(), "region merge is not supported");
+    }
+    assert_eq!(node.status(R1).last_index, before);
+}

@@ -273,3 +273,16 @@ fn planted_batch_bug_can_lose_the_state_alone() {
     fixture.kv = fixture.kv.reopen();
     assert!(fixture.data("b").is_some() && fixture.stored_state(R1).is_none());
 }
+
+/// Merges are refused by name on every replica, and the log goes on behind them.
+#[test]
+fn merges_are_not_supported() {
+    let mut fixture = Fixture::new();
+    for (index, cmd_type) in [(6, 7), (7, 8), (8, 9)] {
+        let merge = command(Body::Admin(AdminCommand::Invalid { cmd_type }));
+        let outcome = fixture.execute(vec![entry(index, &merge)]);
+        let refused = answer(&applied(&outcome).answers, index);
+        assert_eq!(refused, &Err(RegionError::Unsupported { what: "region merge" }));
+    }
+    assert_eq!(fixture.stored_state(R1).unwrap().applied, 8);
+}

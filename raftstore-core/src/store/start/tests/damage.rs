@@ -167,7 +167,7 @@ fn h3_contradictions_stop_the_start() {
         ("store 1 is not a member", |disk| {
             disk.region(RegionPhase::Normal, &Region { peers: vec![OTHER], ..region() });
         }),
-        ("Merging is no phase to start from", |disk| {
+        ("it is being merged into a neighbour", |disk| {
             disk.region(RegionPhase::Merging, &region());
         }),
     ];
