@@ -1,6 +1,10 @@
 //! The disks of one store, and how to cut their power.
 
-use std::{fs, io, path::PathBuf, sync::Arc};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use engine_raftlog::{LogSwitch, RaftLog, RaftLogOptions};
 use engine_redb::{CutSwitch, Loss, RedbEngine, RedbOptions, RedbRaftLog, open_raft_log_with_cut};
@@ -16,7 +20,7 @@ use crate::sweep::{RedbFile, Sweep};
 /// Bytes that region snapshots of one store may take.
 const SNAPSHOT_BYTES_MAX: u64 = 1 << 40;
 
-/// Memory for pages of one redb file. Six of them are open in a demo of three stores.
+/// Memory for pages of one redb file. Up to six of them are open in a demo of three stores.
 const CACHE_BYTES: usize = 8 << 20;
 
 /// Why the disks of a store cannot be used.
@@ -99,21 +103,30 @@ impl RedbMachine {
     }
 }
 
+fn redb_options() -> RedbOptions {
+    RedbOptions::default().with_cache_bytes(CACHE_BYTES)
+}
+
+/// Opens what a store on files has besides its raft log, or makes it.
+fn open_data(folder: &Path) -> Result<(RedbEngine, CutSwitch, FileSnapStore), MachineError> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| MachineError::Folder { path, source }
+    };
+    fs::create_dir_all(folder).map_err(failed(folder))?;
+    let (kv, data) = RedbEngine::open_with_cut(folder.join("data.redb"), &redb_options())?;
+    let path = folder.join("snapshots");
+    let snaps = FileSnapStore::open(&path, SNAPSHOT_BYTES_MAX).map_err(failed(&path))?;
+    Ok((kv, data, snaps))
+}
+
 impl Machine for RedbMachine {
     type Kv = RedbEngine;
     type Log = RedbRaftLog;
 
     fn power_on(&mut self) -> Result<Disks<RedbEngine, RedbRaftLog>, MachineError> {
-        let failed = |path: &PathBuf| {
-            let path = path.clone();
-            move |source| MachineError::Folder { path, source }
-        };
-        fs::create_dir_all(&self.folder).map_err(failed(&self.folder))?;
-        let options = RedbOptions::default().with_cache_bytes(CACHE_BYTES);
-        let (kv, data) = RedbEngine::open_with_cut(self.folder.join("data.redb"), &options)?;
-        let (log, logs) = open_raft_log_with_cut(self.folder.join("log.redb"), &options)?;
-        let path = self.folder.join("snapshots");
-        let snaps = FileSnapStore::open(&path, SNAPSHOT_BYTES_MAX).map_err(failed(&path))?;
+        let (kv, data, snaps) = open_data(&self.folder)?;
+        let (log, logs) = open_raft_log_with_cut(self.folder.join("log.redb"), &redb_options())?;
         self.switches = vec![data, logs];
         let files = [("data.redb", kv.clone()), ("log.redb", log.engine().clone())];
         let checked = files.iter().filter(|(_, engine)| engine.was_checked_at_open()).count();
@@ -155,17 +168,9 @@ impl Machine for LogFilesMachine {
     type Log = RaftLog;
 
     fn power_on(&mut self) -> Result<Disks<RedbEngine, RaftLog>, MachineError> {
-        let failed = |path: &PathBuf| {
-            let path = path.clone();
-            move |source| MachineError::Folder { path, source }
-        };
-        fs::create_dir_all(&self.folder).map_err(failed(&self.folder))?;
-        let options = RedbOptions::default().with_cache_bytes(CACHE_BYTES);
-        let (kv, data) = RedbEngine::open_with_cut(self.folder.join("data.redb"), &options)?;
+        let (kv, data, snaps) = open_data(&self.folder)?;
         let options = RaftLogOptions::default();
         let (log, logs) = RaftLog::open_with_switch(self.folder.join("log"), &options)?;
-        let path = self.folder.join("snapshots");
-        let snaps = FileSnapStore::open(&path, SNAPSHOT_BYTES_MAX).map_err(failed(&path))?;
         self.switches = Some((data, logs));
         let file = RedbFile { name: "data.redb", engine: kv.clone() };
         let checked_files =
