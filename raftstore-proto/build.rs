@@ -8,14 +8,20 @@ use protobuf_codegen::Customize;
 
 /// The packages to generate. `eraftpb` is only read: its code is raft-proto's.
 const PACKAGES: [&str; 4] = ["metapb", "errorpb", "raft_serverpb", "raft_cmdpb"];
+/// What only servers and clients of remote procedures speak: feature `rpc`.
+const RPC_PACKAGES: [&str; 3] = ["pdpb", "kvrpcpb", "tikvpb"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=proto/eraftpb.proto");
-    for package in PACKAGES {
+    let mut packages = PACKAGES.to_vec();
+    if env::var_os("CARGO_FEATURE_RPC").is_some() {
+        packages.extend(RPC_PACKAGES);
+    }
+    for package in &packages {
         println!("cargo::rerun-if-changed=proto/{package}.proto");
     }
-    let files: Vec<String> = PACKAGES.iter().map(|package| format!("{package}.proto")).collect();
+    let files: Vec<String> = packages.iter().map(|package| format!("{package}.proto")).collect();
     let encoded = protox::Compiler::new(["proto"])?
         .include_imports(true)
         .open_files(&files)?
@@ -26,7 +32,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let out = Path::new(&out_dir);
     let customize = Customize { carllerche_bytes_for_bytes: Some(true), ..Customize::default() };
     protobuf_codegen::gen_and_write(set.get_file(), &files, out, &customize)?;
-    for package in PACKAGES {
+    for package in packages {
         strip_inner_attributes(&out.join(format!("{package}.rs")))?;
     }
     Ok(())

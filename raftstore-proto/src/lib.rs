@@ -18,7 +18,10 @@ mod error;
 pub mod guard;
 mod id;
 mod message;
+#[cfg(not(feature = "rpc"))]
 mod pb;
+#[cfg(feature = "rpc")]
+pub mod pb;
 mod region;
 mod state;
 mod usage;
