@@ -40,6 +40,9 @@ pub enum Error {
     /// PD refuses a request that makes no sense.
     #[error("invalid request: {0}")]
     Invalid(&'static str),
+    /// PD refuses, and says why in words of its own.
+    #[error("PD refuses: {0}")]
+    Refused(String),
     /// This PD, or this client of it, does not answer such questions.
     #[error("not supported: {0}")]
     Unsupported(&'static str),

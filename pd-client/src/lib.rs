@@ -10,8 +10,12 @@
 mod client;
 mod cluster;
 mod error;
+#[cfg(feature = "grpc")]
+pub mod grpc;
 #[cfg(feature = "mock")]
 pub mod mock;
+#[cfg(any(feature = "mock", feature = "grpc"))]
+mod orders;
 mod types;
 
 pub use client::PdClient;

@@ -19,6 +19,7 @@ mod input;
 mod layout;
 mod machine;
 mod manifest;
+mod pd;
 mod recall;
 mod regions;
 mod report;
@@ -43,6 +44,13 @@ enum Commands {
                             has failed, 2 for an input or a directory that cannot be used."
     )]
     Demo(DemoArguments),
+    /// Serves a placement driver: who is where, which regions there are, and what is to be
+    /// done about them
+    #[command(
+        after_help = "Exit status: 0 after a request to end (SIGINT, SIGTERM), 1 if it cannot \
+                            be served, 2 for arguments or a directory that cannot be used."
+    )]
+    Pd(pd::PdArguments),
 }
 
 #[derive(Debug, clap::Args)]
@@ -106,7 +114,13 @@ fn main() -> ExitCode {
     // Stores speak of every power cut; what they say is for those who ask for it.
     let filter = EnvFilter::try_from_env("RAFTKV_LOG").unwrap_or_else(|_| EnvFilter::new("off"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
-    let Commands::Demo(arguments) = Arguments::parse().command;
+    match Arguments::parse().command {
+        Commands::Demo(arguments) => demo(arguments),
+        Commands::Pd(arguments) => pd::run(arguments),
+    }
+}
+
+fn demo(arguments: DemoArguments) -> ExitCode {
     let json = arguments.json;
     let options = Options {
         input: arguments.input,
@@ -156,7 +170,9 @@ mod tests {
 
     #[test]
     fn defaults_are_those_of_the_main_job() {
-        let Commands::Demo(demo) = Arguments::parse_from(["raftkv", "demo"]).command;
+        let Commands::Demo(demo) = Arguments::parse_from(["raftkv", "demo"]).command else {
+            panic!("not what was asked for")
+        };
         assert_eq!((demo.stores, demo.in_flight, demo.records), (3, 256, 100_000));
         assert_eq!((demo.engine, demo.raft_log), (Engine::Redb, RaftLog::RaftEngine));
     }

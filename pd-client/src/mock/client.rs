@@ -1,12 +1,12 @@
 //! The in-process PD behind the interface stores use: a lock, a clock, queues of orders.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
     fmt,
     future::Future,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll},
     time::Instant,
 };
 
@@ -18,37 +18,11 @@ use raftstore_proto::{ClusterId, PeerId, Region, RegionId, StoreId};
 use super::{PdConfig, PdCore};
 use crate::{
     ClusterConfig, Error, OperatorStatus, Order, OrderAction, PdClient, PdCluster, RegionHeartbeat,
-    RegionRoute, Result, StoreInfo, StoreStats,
+    RegionRoute, Result, StoreInfo, StoreStats, orders::Orders,
 };
 
 /// Says what time it is, in ms since some moment in the past; never goes back.
 pub type PdClock = dyn Fn() -> u64 + Send + Sync;
-
-/// Orders that wait for a store.
-#[derive(Default)]
-struct Orders {
-    /// Regions in the order their orders came.
-    regions: VecDeque<RegionId>,
-    /// Invariant: one for each of `regions`. A newer order takes the place of an older one
-    /// of its region, so a store that does not listen costs bounded memory.
-    orders: BTreeMap<RegionId, Order>,
-    waker: Option<Waker>,
-}
-
-impl Orders {
-    fn push(&mut self, order: Order) -> Option<Waker> {
-        let region = order.region;
-        if self.orders.insert(region, order).is_none() {
-            self.regions.push_back(region);
-        }
-        self.waker.take()
-    }
-
-    fn pop(&mut self) -> Option<Order> {
-        let region = self.regions.pop_front()?;
-        self.orders.remove(&region)
-    }
-}
 
 struct State {
     core: PdCore,
@@ -109,11 +83,10 @@ impl MockPd {
             state.is_available = is_available;
             if !is_available {
                 for orders in state.orders.values_mut() {
-                    orders.regions.clear();
-                    orders.orders.clear();
+                    orders.clear();
                 }
             }
-            state.orders.values_mut().filter_map(|orders| orders.waker.take()).collect()
+            state.orders.values_mut().filter_map(Orders::take_waker).collect()
         };
         for waker in wakers {
             waker.wake();
@@ -263,10 +236,6 @@ impl Future for NextOrder<'_> {
             return Poll::Ready(Err(unavailable()));
         }
         let orders = state.orders.entry(self.store).or_default();
-        if let Some(order) = orders.pop() {
-            return Poll::Ready(Ok(order));
-        }
-        orders.waker = Some(context.waker().clone());
-        Poll::Pending
+        orders.poll_pop(context).map(Ok)
     }
 }

@@ -240,6 +240,30 @@ impl PdCore {
         self.directory.iter()
     }
 
+    /// All that is known of a region.
+    #[must_use]
+    pub fn region(&self, id: RegionId) -> Option<&RegionRecord> {
+        self.directory.get(id)
+    }
+
+    /// All that is known of the region that holds `key`.
+    #[must_use]
+    pub fn region_at(&self, key: &[u8]) -> Option<&RegionRecord> {
+        self.directory.by_key(key)
+    }
+
+    /// All that is known of the region that ends where the one that holds `key` begins.
+    #[must_use]
+    pub fn region_before(&self, key: &[u8]) -> Option<&RegionRecord> {
+        let start = self.directory.by_key(key)?.region.start_key.clone();
+        self.directory.ending_at(&start)
+    }
+
+    /// Regions in key order, from the one that holds `start`, or the next after it.
+    pub fn regions_from(&self, start: &[u8]) -> impl Iterator<Item = &RegionRecord> {
+        self.directory.scan(start)
+    }
+
     /// The region that holds `key`.
     #[must_use]
     pub fn region_by_key(&self, key: &[u8]) -> Option<RegionRoute> {

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    ops::Bound::{Included, Unbounded},
+    ops::Bound::{Excluded, Included, Unbounded},
 };
 
 use bytes::Bytes;
@@ -148,6 +148,12 @@ impl Directory {
     pub(super) fn by_key(&self, key: &[u8]) -> Option<&RegionRecord> {
         let (_, id) = self.ranges.range::<[u8], _>((Unbounded, Included(key))).next_back()?;
         self.regions.get(id).filter(|record| record.region.contains(key))
+    }
+
+    /// The region whose keys end where `key` begins; none for the empty key.
+    pub(super) fn ending_at(&self, key: &[u8]) -> Option<&RegionRecord> {
+        let (_, id) = self.ranges.range::<[u8], _>((Unbounded, Excluded(key))).next_back()?;
+        self.regions.get(id).filter(|record| record.region.end_key == key)
     }
 
     /// Regions in key order, from the one that holds `start`, or the next.

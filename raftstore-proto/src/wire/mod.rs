@@ -20,6 +20,10 @@ use crate::DecodeError;
 
 pub use command::{decode_command, encode_command};
 pub use region::{decode_region, encode_region};
+#[cfg(feature = "rpc")]
+pub use region::{
+    epoch_from_pb, epoch_to_pb, peer_from_pb, peer_to_pb, region_from_pb, region_to_pb,
+};
 pub use response::{decode_response, encode_response};
 pub use snapshot::{SNAPSHOT_DATA_VERSION, decode_snapshot_data, encode_snapshot_data};
 

@@ -1,5 +1,10 @@
 //! Regions, replicas and epochs on the wire (package metapb).
 
+#![cfg_attr(
+    not(feature = "rpc"),
+    expect(unreachable_pub, reason = "those who serve or call remote procedures convert, too")
+)]
+
 use bytes::Bytes;
 use protobuf::{Message as _, UnknownFields};
 
@@ -65,18 +70,24 @@ pub(crate) fn refuse_unknown(
     Err(DecodeError::UnknownValue { what, value })
 }
 
-pub(crate) fn epoch_to_pb(epoch: Epoch) -> metapb::RegionEpoch {
+/// The generated form of an epoch.
+#[must_use]
+pub fn epoch_to_pb(epoch: Epoch) -> metapb::RegionEpoch {
     let mut out = metapb::RegionEpoch::new();
     out.conf_ver = epoch.conf_ver;
     out.version = epoch.version;
     out
 }
 
-pub(crate) const fn epoch_from_pb(epoch: &metapb::RegionEpoch) -> Epoch {
+/// The epoch of a generated form.
+#[must_use]
+pub const fn epoch_from_pb(epoch: &metapb::RegionEpoch) -> Epoch {
     Epoch { conf_ver: epoch.conf_ver, version: epoch.version }
 }
 
-pub(crate) fn peer_to_pb(peer: &Peer) -> metapb::Peer {
+/// The generated form of a peer.
+#[must_use]
+pub fn peer_to_pb(peer: &Peer) -> metapb::Peer {
     let mut out = metapb::Peer::new();
     out.id = peer.id.get();
     out.store_id = peer.store.get();
@@ -89,7 +100,11 @@ pub(crate) fn peer_to_pb(peer: &Peer) -> metapb::Peer {
     out
 }
 
-pub(crate) fn peer_from_pb(peer: &metapb::Peer) -> Result<Peer, DecodeError> {
+/// The peer of a generated form.
+///
+/// # Errors
+/// [`DecodeError::ZeroId`], [`DecodeError::UnknownValue`] for a role nobody knows.
+pub fn peer_from_pb(peer: &metapb::Peer) -> Result<Peer, DecodeError> {
     refuse_unknown(&peer.unknown_fields, 3, "peer role")?;
     let role = match peer.role {
         metapb::PeerRole::Voter => PeerRole::Voter,
@@ -100,7 +115,9 @@ pub(crate) fn peer_from_pb(peer: &metapb::Peer) -> Result<Peer, DecodeError> {
     Ok(Peer { id: PeerId::try_from(peer.id)?, store: StoreId::try_from(peer.store_id)?, role })
 }
 
-pub(crate) fn region_to_pb(region: &Region) -> metapb::Region {
+/// The generated form of a region.
+#[must_use]
+pub fn region_to_pb(region: &Region) -> metapb::Region {
     let mut out = metapb::Region::new();
     out.id = region.id.get();
     out.start_key = region.start_key.clone();
@@ -110,7 +127,11 @@ pub(crate) fn region_to_pb(region: &Region) -> metapb::Region {
     out
 }
 
-pub(crate) fn region_from_pb(region: metapb::Region) -> Result<Region, DecodeError> {
+/// The region of a generated form; nothing is copied.
+///
+/// # Errors
+/// [`DecodeError::ZeroId`], [`DecodeError::UnknownValue`] for a role nobody knows.
+pub fn region_from_pb(region: metapb::Region) -> Result<Region, DecodeError> {
     let mut peers = Vec::with_capacity(region.peers.len());
     for peer in &region.peers {
         peers.push(peer_from_pb(peer)?);

@@ -1,0 +1,252 @@
+//! Between the words of this crate and the messages of PD's protocol.
+
+use raftstore_grpc::pb::{eraftpb::ConfChangeType, metapb, pdpb};
+use raftstore_proto::{
+    ChangeKind, DecodeError, Peer, PeerChange, Region, RegionId, StoreId,
+    wire::{epoch_from_pb, epoch_to_pb, peer_from_pb, peer_to_pb, region_from_pb, region_to_pb},
+};
+
+use crate::{
+    Order, OrderAction, PeerDown, RegionHeartbeat, RegionRoute, SplitPolicy, StoreInfo,
+    StoreLifecycle, StoreStats,
+};
+
+pub(super) fn store_to_pb(info: &StoreInfo) -> metapb::Store {
+    let mut store = metapb::Store::new();
+    store.id = info.id.get();
+    store.address.clone_from(&info.address);
+    store.peer_address.clone_from(&info.address);
+    (store.state, store.node_state) = match info.lifecycle {
+        StoreLifecycle::Up => (metapb::StoreState::Up, metapb::NodeState::Serving),
+        StoreLifecycle::Offline => (metapb::StoreState::Offline, metapb::NodeState::Removing),
+        StoreLifecycle::Tombstone => (metapb::StoreState::Tombstone, metapb::NodeState::Removed),
+    };
+    store.labels = info
+        .labels
+        .iter()
+        .map(|(key, value)| {
+            let mut label = metapb::StoreLabel::new();
+            label.key.clone_from(key);
+            label.value.clone_from(value);
+            label
+        })
+        .collect();
+    store
+}
+
+pub(super) fn store_from_pb(store: metapb::Store) -> Result<StoreInfo, DecodeError> {
+    Ok(StoreInfo {
+        id: StoreId::try_from(store.id)?,
+        address: store.address,
+        labels: store.labels.into_iter().map(|label| (label.key, label.value)).collect(),
+        lifecycle: match store.state {
+            metapb::StoreState::Up => StoreLifecycle::Up,
+            metapb::StoreState::Offline => StoreLifecycle::Offline,
+            metapb::StoreState::Tombstone => StoreLifecycle::Tombstone,
+        },
+    })
+}
+
+/// A region and its leader; a region without members stands for none.
+pub(super) fn route_from_pb(
+    region: Option<metapb::Region>,
+    leader: Option<&metapb::Peer>,
+) -> Result<Option<RegionRoute>, DecodeError> {
+    let Some(region) = region.filter(|region| region.id != 0) else { return Ok(None) };
+    let leader = leader.filter(|leader| leader.id != 0).map(peer_from_pb).transpose()?;
+    Ok(Some(RegionRoute { region: region_from_pb(region)?, leader }))
+}
+
+pub(super) fn regions_from_pb(
+    regions: impl IntoIterator<Item = metapb::Region>,
+) -> Result<Vec<Region>, DecodeError> {
+    regions.into_iter().map(region_from_pb).collect()
+}
+
+pub(super) fn down_to_pb(down: &PeerDown) -> pdpb::PeerStats {
+    let mut stats = pdpb::PeerStats::new();
+    stats.set_peer(peer_to_pb(&down.peer));
+    stats.down_seconds = down.down_seconds;
+    stats
+}
+
+pub(super) fn heartbeat_to_pb(report: RegionHeartbeat) -> pdpb::RegionHeartbeatRequest {
+    let mut request = pdpb::RegionHeartbeatRequest::new();
+    request.set_region(region_to_pb(&report.region));
+    request.set_leader(peer_to_pb(&report.leader));
+    request.term = report.term;
+    request.down_peers = report.down_peers.iter().map(down_to_pb).collect();
+    request.pending_peers = report.pending_peers.iter().map(peer_to_pb).collect();
+    request.bytes_written = report.written_bytes;
+    request.keys_written = report.written_keys;
+    request.approximate_size = report.approximate_size;
+    request
+}
+
+pub(super) fn heartbeat_from_pb(
+    mut request: pdpb::RegionHeartbeatRequest,
+) -> Result<RegionHeartbeat, DecodeError> {
+    let mut down_peers = Vec::with_capacity(request.down_peers.len());
+    for down in &request.down_peers {
+        let peer = peer_from_pb(down.get_peer())?;
+        down_peers.push(PeerDown { peer, down_seconds: down.down_seconds });
+    }
+    Ok(RegionHeartbeat {
+        leader: peer_from_pb(request.get_leader())?,
+        region: region_from_pb(request.take_region())?,
+        term: request.term,
+        down_peers,
+        pending_peers: request.pending_peers.iter().map(peer_from_pb).collect::<Result<_, _>>()?,
+        written_bytes: request.bytes_written,
+        written_keys: request.keys_written,
+        approximate_size: request.approximate_size,
+    })
+}
+
+fn narrow(number: u64) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+pub(super) fn stats_to_pb(stats: &StoreStats) -> pdpb::StoreStats {
+    let mut out = pdpb::StoreStats::new();
+    out.store_id = stats.store.get();
+    out.capacity = stats.capacity_bytes;
+    out.available = stats.available_bytes;
+    out.used_size = stats.used_bytes;
+    out.region_count = narrow(stats.region_count);
+    out.sending_snap_count = narrow(stats.sending_snapshots);
+    out.receiving_snap_count = narrow(stats.receiving_snapshots);
+    out.applying_snap_count = narrow(stats.applying_snapshots);
+    out.start_time = narrow(stats.start_time_seconds);
+    out.is_busy = stats.is_busy;
+    out.bytes_written = stats.written_bytes;
+    out.keys_written = stats.written_keys;
+    out.damaged_regions_id = stats.damaged_regions.iter().map(|region| region.get()).collect();
+    out
+}
+
+pub(super) fn stats_from_pb(stats: &pdpb::StoreStats) -> Result<StoreStats, DecodeError> {
+    Ok(StoreStats {
+        store: StoreId::try_from(stats.store_id)?,
+        capacity_bytes: stats.capacity,
+        available_bytes: stats.available,
+        used_bytes: stats.used_size,
+        region_count: stats.region_count.into(),
+        sending_snapshots: stats.sending_snap_count.into(),
+        receiving_snapshots: stats.receiving_snap_count.into(),
+        applying_snapshots: stats.applying_snap_count.into(),
+        start_time_seconds: stats.start_time.into(),
+        is_busy: stats.is_busy,
+        written_bytes: stats.bytes_written,
+        written_keys: stats.keys_written,
+        damaged_regions: stats
+            .damaged_regions_id
+            .iter()
+            .map(|id| RegionId::try_from(*id))
+            .collect::<Result<_, _>>()?,
+    })
+}
+
+fn change_to_pb(change: &PeerChange) -> pdpb::ChangePeer {
+    let mut out = pdpb::ChangePeer::new();
+    out.set_peer(peer_to_pb(&change.peer));
+    out.change_type = match change.kind {
+        ChangeKind::AddNode => ConfChangeType::AddNode,
+        ChangeKind::RemoveNode => ConfChangeType::RemoveNode,
+        ChangeKind::AddLearner => ConfChangeType::AddLearnerNode,
+    };
+    out
+}
+
+fn change_from_pb(change: &pdpb::ChangePeer) -> Result<PeerChange, DecodeError> {
+    let kind = match change.change_type {
+        ConfChangeType::AddNode => ChangeKind::AddNode,
+        ConfChangeType::RemoveNode => ChangeKind::RemoveNode,
+        ConfChangeType::AddLearnerNode => ChangeKind::AddLearner,
+    };
+    Ok(PeerChange { kind, peer: peer_from_pb(change.get_peer())? })
+}
+
+pub(super) fn order_to_pb(order: Order) -> pdpb::RegionHeartbeatResponse {
+    let mut out = pdpb::RegionHeartbeatResponse::new();
+    out.region_id = order.region.get();
+    out.set_region_epoch(epoch_to_pb(order.epoch));
+    out.set_target_peer(peer_to_pb(&order.target));
+    match order.action {
+        OrderAction::ChangePeer(change) => out.set_change_peer(change_to_pb(&change)),
+        OrderAction::ChangePeerV2(changes) => {
+            let mut v2 = pdpb::ChangePeerV2::new();
+            v2.changes = changes.iter().map(change_to_pb).collect();
+            out.set_change_peer_v2(v2);
+        }
+        OrderAction::TransferLeader(peer) => {
+            let mut transfer = pdpb::TransferLeader::new();
+            transfer.set_peer(peer_to_pb(&peer));
+            out.set_transfer_leader(transfer);
+        }
+        OrderAction::SplitRegion { keys, policy } => {
+            let mut split = pdpb::SplitRegion::new();
+            split.keys = keys;
+            split.policy = match policy {
+                SplitPolicy::Scan => pdpb::CheckPolicy::SCAN,
+                SplitPolicy::Approximate => pdpb::CheckPolicy::APPROXIMATE,
+                SplitPolicy::Keys => pdpb::CheckPolicy::USEKEY,
+            };
+            out.set_split_region(split);
+        }
+    }
+    out
+}
+
+/// What came on the stream of orders.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Told {
+    Order(Order),
+    /// An order that no store of ours can carry out.
+    Unsupported(&'static str),
+    /// Nothing: such a message keeps the stream alive.
+    Nothing,
+}
+
+pub(super) fn told_from_pb(
+    mut message: pdpb::RegionHeartbeatResponse,
+) -> Result<Told, DecodeError> {
+    let action = if message.has_change_peer() {
+        OrderAction::ChangePeer(change_from_pb(message.get_change_peer())?)
+    } else if message.has_change_peer_v2() {
+        let changes = &message.get_change_peer_v2().changes;
+        OrderAction::ChangePeerV2(changes.iter().map(change_from_pb).collect::<Result<_, _>>()?)
+    } else if message.has_transfer_leader() {
+        OrderAction::TransferLeader(transfer_from_pb(message.get_transfer_leader())?)
+    } else if message.has_split_region() {
+        let split = message.take_split_region();
+        let policy = match split.policy {
+            pdpb::CheckPolicy::SCAN => SplitPolicy::Scan,
+            pdpb::CheckPolicy::APPROXIMATE => SplitPolicy::Approximate,
+            pdpb::CheckPolicy::USEKEY => SplitPolicy::Keys,
+        };
+        OrderAction::SplitRegion { keys: split.keys, policy }
+    } else if message.has_merge() {
+        return Ok(Told::Unsupported("merging regions"));
+    } else if message.has_switch_witnesses() {
+        return Ok(Told::Unsupported("replicas without data"));
+    } else {
+        return Ok(Told::Nothing);
+    };
+    Ok(Told::Order(Order {
+        region: RegionId::try_from(message.region_id)?,
+        epoch: epoch_from_pb(message.get_region_epoch()),
+        target: peer_from_pb(message.get_target_peer())?,
+        action,
+    }))
+}
+
+/// A PD may name several peers that would do; the first of them is taken.
+fn transfer_from_pb(transfer: &pdpb::TransferLeader) -> Result<Peer, DecodeError> {
+    let peer = if transfer.get_peer().id == 0 {
+        transfer.peers.first().unwrap_or_else(|| transfer.get_peer())
+    } else {
+        transfer.get_peer()
+    };
+    peer_from_pb(peer)
+}

@@ -1,0 +1,7 @@
+//! PD over the network: what is said before a server is killed holds after it is started
+//! again, and clients find it.
+
+#[path = "../reported/mod.rs"]
+mod reported;
+mod restart;
+mod world;
