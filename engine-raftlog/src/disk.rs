@@ -43,6 +43,8 @@ struct Shared {
     first_error: Mutex<Option<io::Error>>,
     capacity: Mutex<Option<u64>>,
     failing_syncs: AtomicBool,
+    /// Changes and syncs left before the power goes by itself.
+    left: Mutex<Option<u64>>,
     /// Number of the last write that is whole, for the manifest.
     number: AtomicU64,
     syncs: AtomicU64,
@@ -78,6 +80,7 @@ impl Disk {
                 first_error: Mutex::new(None),
                 capacity: Mutex::new(None),
                 failing_syncs: AtomicBool::new(false),
+                left: Mutex::new(None),
                 number: AtomicU64::new(number),
                 syncs: AtomicU64::new(0),
                 written_bytes: AtomicU64::new(0),
@@ -113,6 +116,11 @@ impl Disk {
 
     pub(crate) fn set_failing_syncs(&self, failing: bool) {
         self.shared.failing_syncs.store(failing, Ordering::Release);
+    }
+
+    /// Lets nothing through from the `operation`-th change or sync on.
+    pub(crate) fn cut_before(&self, operation: u64) {
+        *self.shared.left.lock() = Some(operation);
     }
 
     /// Lets nothing through from now on.
@@ -180,6 +188,22 @@ impl Shared {
         if self.dead.load(Ordering::Acquire) { Err(gone()) } else { Ok(()) }
     }
 
+    /// Counts a change or sync, and lets the power go if it is the one.
+    fn count(&self) -> io::Result<()> {
+        self.alive()?;
+        let mut left = self.left.lock();
+        match left.as_mut() {
+            None => {}
+            Some(0) => {
+                *left = None;
+                self.dead.store(true, Ordering::Release);
+                return Err(gone());
+            }
+            Some(left) => *left -= 1,
+        }
+        Ok(())
+    }
+
     /// Keeps the first error: raft-engine hands on only words, or panics.
     fn noted<T>(&self, result: io::Result<T>) -> io::Result<T> {
         if let Err(error) = &result {
@@ -198,7 +222,7 @@ impl Shared {
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<OneFile>> {
-        self.alive()?;
+        self.count()?;
         let id = Self::id(path)?;
         let file = File::options().read(true).write(true).create(true).truncate(true).open(path)?;
         sync_folder(&self.folder)?;
@@ -213,7 +237,7 @@ impl Shared {
     }
 
     fn delete(&self, path: &Path) -> io::Result<()> {
-        self.alive()?;
+        self.count()?;
         let id = Self::id(path)?;
         let mut files = self.files.lock();
         files.remove(&id);
@@ -267,6 +291,7 @@ pub(crate) struct LogFile {
 
 impl LogFile {
     fn truncated(&self, to: usize) -> io::Result<()> {
+        self.shared.count()?;
         let to = to as u64;
         self.one.file.set_len(to)?;
         let mut ends = self.one.ends.lock();
@@ -276,6 +301,7 @@ impl LogFile {
     }
 
     fn synced(&self) -> io::Result<()> {
+        self.shared.count()?;
         if self.shared.failing_syncs.load(Ordering::Acquire) {
             return Err(io::Error::other("a sync failed on command"));
         }
@@ -288,6 +314,7 @@ impl LogFile {
     }
 
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
+        self.shared.count()?;
         let end = at + bytes.len() as u64;
         if let Some(capacity) = *self.shared.capacity.lock() {
             let files = self.shared.files.lock();

@@ -22,7 +22,7 @@ use crate::disk::Disk;
 use crate::error::{NAME, during, foreign, invalid_state, io};
 use crate::format::{MARK_KEY, Mark, OWN};
 use crate::options::RaftLogOptions;
-use crate::shape::{Entries, FLOOR_KEY, STATE_KEY, Shape, translate};
+use crate::shape::{Entries, FLOOR_KEY, STATE_KEY, Shape, Translated, translate};
 use crate::switch::{LogSwitch, Loss};
 
 /// Memory that the index takes for one entry.
@@ -293,6 +293,11 @@ impl Core {
             self.fail();
             return Err(during("write", trouble, self.disk.take_error()));
         }
+        // A purge that failed meanwhile has stopped the files, whose syncs do nothing then.
+        if self.disk.is_dead() {
+            self.fail();
+            return Err(invalid_state("the log was cut off from its files during the write"));
+        }
         progress.number = number;
         if synced {
             progress.durable = number;
@@ -320,14 +325,17 @@ impl Core {
         let ops =
             batch.into_ops().map_err(|detail| Error::InvalidBatch { engine: NAME, detail })?;
         let mut native = LogBatch::default();
-        let touched = {
+        let Translated { touched, replaces } = {
             let regions = self.regions.read();
             translate(ops, &mut native, |region| regions.get(&region).copied())?
         };
         if native.is_empty() && !synced {
             return Ok(());
         }
+        // A purge that has read entries panics if others are in their place when it has moved them.
+        let purging = replaces.then(|| self.purging.lock());
         self.write_native(&mut progress, native, synced)?;
+        drop(purging);
         let mut regions = self.regions.write();
         for (region, shape) in touched {
             let before = match shape {

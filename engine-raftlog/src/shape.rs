@@ -62,6 +62,14 @@ impl Shape {
 /// Regions as a batch leaves them; `None` for one that it clears.
 pub(crate) type Touched = BTreeMap<RegionId, Option<Shape>>;
 
+/// What a batch comes to.
+#[derive(Debug, Default)]
+pub(crate) struct Translated {
+    pub(crate) touched: Touched,
+    /// Whether stored entries give way to others, or to none, but at the front of a log.
+    pub(crate) replaces: bool,
+}
+
 /// Puts operations into raft-engine's form, and gives what they leave.
 ///
 /// `stored` gives a region as it was before. The error says what hole they would leave.
@@ -69,13 +77,14 @@ pub(crate) fn translate(
     ops: Vec<(RegionId, Op)>,
     native: &mut LogBatch,
     stored: impl Fn(RegionId) -> Option<Shape>,
-) -> Result<Touched> {
-    let mut touched = Touched::new();
+) -> Result<Translated> {
+    let Translated { mut touched, mut replaces } = Translated::default();
     for (region, op) in ops {
         let known = touched.entry(region).or_insert_with(|| stored(region));
         match op {
             Op::Clear => {
                 if known.take().is_some() {
+                    replaces = true;
                     native.add_command(region.get(), Command::Clean);
                 }
             }
@@ -89,11 +98,13 @@ pub(crate) fn translate(
                 }
             }
             Op::Append(entries) => {
+                let last = known.and_then(|shape| shape.bounds).map(|(_, last)| last);
+                replaces |= last >= entries.first().map(|entry| entry.index);
                 append(native, region, known.get_or_insert_default(), &entries)?;
             }
         }
     }
-    Ok(touched)
+    Ok(Translated { touched, replaces })
 }
 
 fn invalid(detail: String) -> Error {

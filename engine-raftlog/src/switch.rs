@@ -74,6 +74,13 @@ impl LogSwitch {
         self.core.disk.syncs()
     }
 
+    /// Lets the power go by itself before the `operation`-th change or sync of the files from now,
+    /// counted from 0: that one does not happen, and no write succeeds from then on. What is lost
+    /// is decided by [`LogSwitch::cut`], which is to follow.
+    pub fn cut_before(&self, operation: u64) {
+        self.core.disk.cut_before(operation);
+    }
+
     /// Lets writes fail, as on a full device, that would bring the files beyond `bytes`.
     pub fn set_capacity(&self, bytes: Option<u64>) {
         self.core.disk.set_capacity(bytes);

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a fixture that cannot be set up has failed")]
 
 use std::fs;
+use std::path::{Path, PathBuf};
 
 use engine_raftlog::{LogSwitch, Loss, RaftLog, RaftLogOptions};
 use engine_traits::Result;
@@ -11,7 +12,8 @@ use raftstore_proto::RegionId;
 use tempfile::TempDir;
 
 struct InFolder {
-    dir: TempDir,
+    _dir: TempDir,
+    path: PathBuf,
     options: RaftLogOptions,
     loss: fn(u64) -> Loss,
     switch: Option<LogSwitch>,
@@ -19,7 +21,8 @@ struct InFolder {
 
 impl InFolder {
     fn new(options: RaftLogOptions, loss: fn(u64) -> Loss) -> Self {
-        Self { dir: tempfile::tempdir().unwrap(), options, loss, switch: None }
+        let dir = tempfile::tempdir().unwrap();
+        Self { path: dir.path().join("log"), _dir: dir, options, loss, switch: None }
     }
 }
 
@@ -27,7 +30,7 @@ impl RaftLogFixture for InFolder {
     type Engine = RaftLog;
 
     fn open(&mut self) -> Result<RaftLog> {
-        let (log, switch) = RaftLog::open_with_switch(self.dir.path().join("log"), &self.options)?;
+        let (log, switch) = RaftLog::open_with_switch(&self.path, &self.options)?;
         self.switch = Some(switch);
         Ok(log)
     }
@@ -39,6 +42,17 @@ impl RaftLogFixture for InFolder {
         Support::Done
     }
 
+    fn cut_before(&mut self, operation: u64) -> Support {
+        let Some(switch) = &self.switch else { return Support::Unsupported("not open") };
+        switch.cut_before(operation);
+        Support::Done
+    }
+
+    fn move_to(&mut self, folder: &Path) -> Support {
+        self.path = folder.join("log");
+        Support::Done
+    }
+
     fn damage(&mut self, _region: RegionId, index: Option<u64>, payload: &[u8]) -> Support {
         let needle = match index {
             Some(_) => payload.to_vec(),
@@ -46,7 +60,7 @@ impl RaftLogFixture for InFolder {
             None => vec![1, b's'],
         };
         let mut found = false;
-        for file in fs::read_dir(self.dir.path().join("log")).unwrap() {
+        for file in fs::read_dir(&self.path).unwrap() {
             let path = file.unwrap().path();
             let mut bytes = fs::read(&path).unwrap();
             let places: Vec<usize> = bytes
@@ -65,6 +79,15 @@ impl RaftLogFixture for InFolder {
 
     fn model_seeds(&self) -> u64 {
         12
+    }
+
+    /// In each of three ways.
+    fn cuts(&self) -> u64 {
+        170
+    }
+
+    fn kills(&self) -> u64 {
+        40
     }
 }
 

@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a fixture that cannot be set up has failed")]
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use engine_redb::{CutSwitch, Loss, MemDisk, RedbEngine, RedbOptions};
 use engine_traits::conformance::{KvFixture, Support};
@@ -31,16 +31,22 @@ fn flip_value(bytes: &mut [u8], value: &[u8]) -> Support {
 }
 
 /// On a disk in memory.
-#[derive(Default)]
 struct OnDisk {
     disk: MemDisk,
+    options: RedbOptions,
+}
+
+impl OnDisk {
+    fn new(options: RedbOptions) -> Self {
+        Self { disk: MemDisk::new(), options }
+    }
 }
 
 impl KvFixture for OnDisk {
     type Engine = RedbEngine;
 
     fn open(&mut self) -> Result<RedbEngine> {
-        RedbEngine::open_with_backend(self.disk.backend(), &options())
+        RedbEngine::open_with_backend(self.disk.backend(), &self.options)
     }
 
     fn power_cut(&mut self, engine: RedbEngine, keep: usize) -> Support {
@@ -51,6 +57,18 @@ impl KvFixture for OnDisk {
             _ => Loss::Suffix { seed: keep as u64 },
         });
         drop(engine);
+        Support::Done
+    }
+
+    fn cut_before(&mut self, operation: u64) -> Support {
+        self.disk.cut_after(
+            operation,
+            match operation % 4 {
+                0 => Loss::Everything,
+                1 => Loss::Suffix { seed: operation },
+                _ => Loss::Scattered { seed: operation },
+            },
+        );
         Support::Done
     }
 
@@ -96,6 +114,11 @@ impl KvFixture for InFile {
         Support::Done
     }
 
+    fn move_to(&mut self, folder: &Path) -> Support {
+        self.path = folder.join("engine.redb");
+        Support::Done
+    }
+
     fn damage(&mut self, _cf: Cf, _key: &[u8], value: &[u8]) -> Support {
         let mut bytes = fs::read(&self.path).unwrap();
         let done = flip_value(&mut bytes, value);
@@ -106,10 +129,19 @@ impl KvFixture for InFile {
     fn model_seeds(&self) -> u64 {
         4
     }
+
+    fn kills(&self) -> u64 {
+        60
+    }
 }
 
 mod disk {
-    engine_traits::kv_conformance!(super::OnDisk::default());
+    engine_traits::kv_conformance!(super::OnDisk::new(super::options()));
+}
+
+/// So little room in memory that buffered writes spill to the disk before they are synced.
+mod spilling {
+    engine_traits::kv_conformance!(super::OnDisk::new(super::options().with_cache_bytes(64 << 10)));
 }
 
 mod file {
@@ -118,7 +150,7 @@ mod file {
 
 mod log_on_disk {
     use engine_traits::conformance::KvLogFixture;
-    engine_traits::raft_log_conformance!(KvLogFixture::new(super::OnDisk::default()));
+    engine_traits::raft_log_conformance!(KvLogFixture::new(super::OnDisk::new(super::options())));
 }
 
 mod log_in_file {

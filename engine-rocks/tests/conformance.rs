@@ -10,10 +10,8 @@ fn logged() -> InFolder {
     InFolder::new(RocksOptions::default().with_compressed(false))
 }
 
-/// Compactions would take files away while a power cut copies them.
 fn unlogged() -> InFolder {
-    let options = RocksOptions::default().with_compressed(false).with_write_ahead_log(false);
-    InFolder::new(options.with_native("disable_auto_compactions=true"))
+    InFolder::new(RocksOptions::default().with_compressed(false).with_write_ahead_log(false))
 }
 
 mod kv_with_log {

@@ -1,15 +1,12 @@
-//! Three stores in one process: PD gives the region a replica on each of them, and one of
-//! them may stop then.
+//! Three stores in one process: PD gives the region a replica on each, and one of them stops.
 
 use std::{error::Error, sync::Arc, time::Duration};
 
 use engine_traits::mem::{MemEngine, MemRaftLog};
 use pd_client::mock::{MockPd, PdConfig};
-use raftstore_core::{
-    Config,
-    runtime::{Node, NodeOptions, client::Client, client::LocalStores},
-};
-use raftstore_proto::{ClusterId, PeerRole, Region};
+use raftstore_core::Config;
+use raftstore_core::runtime::{Node, NodeOptions, client::Client, client::LocalStores};
+use raftstore_proto::{ClusterId, PeerRole::Voter, Region};
 use transport_traits::{ChannelConfig, ChannelHub};
 
 const CLUSTER: ClusterId = ClusterId::new(1).unwrap();
@@ -28,10 +25,8 @@ pub(crate) fn main() -> Result<(), Box<dyn Error>> {
         nodes.push(node);
     }
     let mut client = Client::new(stores, Duration::from_secs(60));
-    let vote =
-        |region: &Region| region.peers.iter().filter(|it| it.role == PeerRole::Voter).count();
-    let all_vote = || pd.with_core(|core, _| core.regions().all(|it| vote(&it.region) == 3));
-    while !all_vote() {
+    let votes = |region: &Region| region.peers.iter().filter(|peer| peer.role == Voter).count();
+    while !pd.with_core(|core, _| core.regions().all(|known| votes(&known.region) == 3)) {
         client.put("greeting", "hello")?;
     }
     // Two of three are a majority still.

@@ -6,6 +6,7 @@
 //! copy of the folder with the last log cut off behind what was synced, taken while the database
 //! is open.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -39,6 +40,25 @@ fn last_log(folder: &Path) -> Option<(u64, PathBuf)> {
         Some((number, path))
     });
     logs.max()
+}
+
+/// Files and their lengths.
+fn listed(folder: &Path) -> BTreeMap<PathBuf, u64> {
+    let items = fs::read_dir(folder).expect("the folder is there").map_while(|item| item.ok());
+    let files = items.filter_map(|item| Some((item.path(), item.metadata().ok()?)));
+    files.filter(|(_, data)| data.is_file()).map(|(path, data)| (path, data.len())).collect()
+}
+
+/// Copies a folder; gives whether nothing in it changed meanwhile.
+fn copied(folder: &Path, to: &Path) -> bool {
+    let _ = fs::remove_dir_all(to);
+    fs::create_dir(to).expect("there is room");
+    let before = listed(folder);
+    let all = before.iter().all(|(path, len)| {
+        let copy = path.file_name().map(|name| fs::copy(path, to.join(name)));
+        copy.is_some_and(|copied| copied.is_ok_and(|bytes| bytes == *len))
+    });
+    all && listed(folder) == before
 }
 
 impl Watched {
@@ -115,16 +135,13 @@ impl KvEngine for Watched {
 pub(crate) struct InFolder {
     dir: TempDir,
     options: RocksOptions,
+    folder: PathBuf,
 }
 
 impl InFolder {
     pub(crate) fn new(options: RocksOptions) -> Self {
         let dir = tempfile::tempdir().expect("the system has a folder for temporary files");
-        Self { dir, options }
-    }
-
-    fn folder(&self) -> PathBuf {
-        self.dir.path().join("data")
+        Self { folder: dir.path().join("data"), dir, options }
     }
 }
 
@@ -132,22 +149,16 @@ impl KvFixture for InFolder {
     type Engine = Watched;
 
     fn open(&mut self) -> Result<Watched> {
-        let folder = self.folder();
+        let folder = self.folder.clone();
         let engine = RocksEngine::open(&folder, &self.options)?;
         let (log, synced) = (Arc::default(), Arc::default());
         Watched { engine, folder, log, synced }.noted_open()
     }
 
     fn power_cut(&mut self, engine: Watched, keep: usize) -> Support {
-        let (folder, left) = (self.folder(), self.dir.path().join("left"));
-        fs::create_dir(&left).expect("there is room");
-        for item in fs::read_dir(&folder).expect("the folder is there") {
-            let path = item.expect("the folder can be read").path();
-            if path.is_file() {
-                let to = left.join(path.file_name().expect("a file has a name"));
-                fs::copy(&path, to).expect("there is room");
-            }
-        }
+        let (folder, left) = (self.folder.clone(), self.dir.path().join("left"));
+        // Once more as long as compactions make and remove files meanwhile.
+        while !copied(&folder, &left) {}
         if let Some((number, path)) = last_log(&left) {
             let len = fs::metadata(&path).expect("it was copied").len();
             let synced = match engine.log.load(Ordering::SeqCst) {
@@ -165,10 +176,15 @@ impl KvFixture for InFolder {
         Support::Done
     }
 
+    fn move_to(&mut self, folder: &Path) -> Support {
+        self.folder = folder.join("data");
+        Support::Done
+    }
+
     /// Flips a bit of the value wherever a file has it.
     fn damage(&mut self, _cf: Cf, _key: &[u8], value: &[u8]) -> Support {
         let mut found = false;
-        for item in fs::read_dir(self.folder()).expect("the folder is there") {
+        for item in fs::read_dir(&self.folder).expect("the folder is there") {
             let path = item.expect("the folder can be read").path();
             let Ok(mut bytes) = fs::read(&path) else { continue };
             let places: Vec<usize> = bytes
@@ -189,6 +205,15 @@ impl KvFixture for InFolder {
 
     fn model_seeds(&self) -> u64 {
         5
+    }
+
+    /// With a log and without.
+    fn cuts(&self) -> u64 {
+        150
+    }
+
+    fn kills(&self) -> u64 {
+        100
     }
 }
 

@@ -4,6 +4,7 @@ use std::error::Error as _;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use super::killed::set_test;
 use crate::Error;
 
 /// Why a case did not pass.
@@ -145,14 +146,20 @@ impl fmt::Display for Report {
     }
 }
 
-/// The body of one generated test.
-pub(crate) fn run_named<F>(cases: &[Case<F>], name: &str, make: &dyn Fn() -> F) {
+/// The body of one generated test. `path` names the test, and the case with its last part.
+pub(crate) fn run_named<F>(cases: &[Case<F>], path: &str, make: &dyn Fn() -> F) {
+    let name = path.rsplit("::").next().unwrap_or(path);
+    if name != path {
+        set_test(path);
+    }
     let case = cases.iter().find(|case| case.name == name).expect("macro and list are one text");
     match case.outcome(make) {
         Outcome::Passed => {}
         Outcome::Skipped(reason) => eprintln!("skipped {name}: {reason}"),
         Outcome::Failed(message) => {
-            std::panic::resume_unwind(Box::new(format!("{name}: {message}")))
+            // The hook that prints a panic has run for those of engines only.
+            eprintln!("{name}: {message}");
+            std::panic::resume_unwind(Box::new(message))
         }
     }
 }

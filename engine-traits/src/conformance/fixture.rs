@@ -1,8 +1,10 @@
 //! What the suite asks of an engine's crate beside the engine: opening, stopping, harm.
 
+use std::path::Path;
+
 use raftstore_proto::{Cf, RegionId};
 
-use crate::mem::{MemEngine, MemRaftLog};
+use crate::mem::{Leaves, MemEngine, MemRaftLog};
 use crate::{KvEngine, KvRaftLog, RaftEngine, Result};
 
 /// Whether a fixture could do what it was asked.
@@ -51,9 +53,35 @@ pub trait KvFixture {
         Support::Unsupported("the fixture cannot harm stored bytes")
     }
 
+    /// Lets the power go by itself before the `operation`-th change or sync of the device from
+    /// now, counted from 0, while the engine is open: that one does not happen, and the engine's
+    /// writes fail from then on. The suite then calls `power_cut`.
+    fn cut_before(&mut self, operation: u64) -> Support {
+        let _ = operation;
+        Support::Unsupported("the fixture has no device that counts its operations")
+    }
+
+    /// Puts what the fixture keeps into `folder` from now on, before it was opened. The folder is
+    /// empty, or as another fixture of the same kind left it, and stays when the fixture ends: so
+    /// processes that are killed can follow upon each other.
+    fn move_to(&mut self, folder: &Path) -> Support {
+        let _ = folder;
+        Support::Unsupported("the engine keeps nothing beyond its process")
+    }
+
     /// How many seeds each test against the model runs. About 60 writes are made per seed.
     fn model_seeds(&self) -> u64 {
         40
+    }
+
+    /// How many power cuts each test about them makes at least.
+    fn cuts(&self) -> u64 {
+        500
+    }
+
+    /// How many processes are killed.
+    fn kills(&self) -> u64 {
+        500
     }
 }
 
@@ -88,9 +116,35 @@ pub trait RaftLogFixture {
         Support::Unsupported("the fixture cannot harm stored bytes")
     }
 
+    /// Lets the power go by itself before the `operation`-th change or sync of the device from
+    /// now, counted from 0, while the engine is open: that one does not happen, and the engine's
+    /// writes fail from then on. The suite then calls `power_cut`.
+    fn cut_before(&mut self, operation: u64) -> Support {
+        let _ = operation;
+        Support::Unsupported("the fixture has no device that counts its operations")
+    }
+
+    /// Puts what the fixture keeps into `folder` from now on, before it was opened. The folder is
+    /// empty, or as another fixture of the same kind left it, and stays when the fixture ends: so
+    /// processes that are killed can follow upon each other.
+    fn move_to(&mut self, folder: &Path) -> Support {
+        let _ = folder;
+        Support::Unsupported("the engine keeps nothing beyond its process")
+    }
+
     /// How many seeds each test against the model runs. About 60 writes are made per seed.
     fn model_seeds(&self) -> u64 {
         40
+    }
+
+    /// How many power cuts each test about them makes at least.
+    fn cuts(&self) -> u64 {
+        500
+    }
+
+    /// How many processes are killed.
+    fn kills(&self) -> u64 {
+        500
     }
 }
 
@@ -117,7 +171,15 @@ impl KvFixture for MemFixture {
     }
 
     fn power_cut(&mut self, engine: MemEngine, keep: usize) -> Support {
+        engine.faults().clear();
         engine.crash(keep);
+        Support::Done
+    }
+
+    /// A write is one operation, which may have happened although its caller got an error.
+    fn cut_before(&mut self, operation: u64) -> Support {
+        let leaves = if operation.is_multiple_of(2) { Leaves::Nothing } else { Leaves::Everything };
+        self.engine.faults().fail_write(operation + 1, leaves);
         Support::Done
     }
 
@@ -150,7 +212,15 @@ impl RaftLogFixture for MemLogFixture {
     }
 
     fn power_cut(&mut self, engine: MemRaftLog, keep: usize) -> Support {
+        engine.faults().clear();
         engine.crash(keep);
+        Support::Done
+    }
+
+    /// A write is one operation, which may have happened although its caller got an error.
+    fn cut_before(&mut self, operation: u64) -> Support {
+        let leaves = if operation.is_multiple_of(2) { Leaves::Nothing } else { Leaves::Everything };
+        self.engine.faults().fail_write(operation + 1, leaves);
         Support::Done
     }
 
@@ -192,6 +262,14 @@ impl<F: KvFixture> RaftLogFixture for KvLogFixture<F> {
         self.below.power_cut(engine.into_engine(), keep)
     }
 
+    fn cut_before(&mut self, operation: u64) -> Support {
+        self.below.cut_before(operation)
+    }
+
+    fn move_to(&mut self, folder: &Path) -> Support {
+        self.below.move_to(folder)
+    }
+
     fn damage(&mut self, region: RegionId, index: Option<u64>, payload: &[u8]) -> Support {
         let key = crate::kv_raft_log::record_key(region, index);
         self.below.damage(Cf::Default, &key, payload)
@@ -199,5 +277,13 @@ impl<F: KvFixture> RaftLogFixture for KvLogFixture<F> {
 
     fn model_seeds(&self) -> u64 {
         self.below.model_seeds()
+    }
+
+    fn cuts(&self) -> u64 {
+        self.below.cuts()
+    }
+
+    fn kills(&self) -> u64 {
+        self.below.kills()
     }
 }

@@ -30,7 +30,8 @@ macro_rules! __conformance {
         $($(
             #[test]
             fn $name() {
-                $crate::conformance::$run(stringify!($name), || $make);
+                let path = concat!(module_path!(), "::", stringify!($name));
+                $crate::conformance::$run(path, || $make);
             }
         )*)*
     };
@@ -121,6 +122,10 @@ macro_rules! __kv_cases {
                 power_cut_never_tears_a_batch
                 second_power_cut_takes_nothing
                 damage_is_never_a_wrong_value;
+            crash:
+                every_write_boundary_keeps_a_prefix
+                every_device_operation_keeps_a_prefix
+                killed_process_leaves_a_prefix;
             model:
                 random_writes_agree_with_a_map
                 random_snapshots_agree_with_copies
@@ -180,6 +185,10 @@ macro_rules! __raft_log_cases {
                 log_works_on_after_a_power_cut
                 damaged_entry_is_an_error
                 damaged_raft_state_is_an_error;
+            log_crash:
+                every_log_write_boundary_keeps_a_prefix
+                every_device_operation_keeps_a_log_prefix
+                killed_process_leaves_a_log_prefix;
             log_model:
                 random_log_writes_agree_with_maps
                 random_power_cuts_leave_log_prefixes;

@@ -19,9 +19,11 @@
 
 mod case;
 mod fixture;
+mod killed;
 mod kv;
 mod list;
 mod matrix;
+mod patient;
 mod raft;
 mod random;
 

@@ -1,6 +1,7 @@
 //! The data engine's suite: shorthand for its cases, and the runs over them.
 
 mod batches;
+mod crash;
 mod cursors;
 mod durability;
 mod model;
@@ -14,21 +15,25 @@ use raftstore_proto::Cf;
 
 use super::case::{Case, CaseReport, Failure, Report, Verdict, run_named};
 use super::fixture::{KvFixture, Support};
+use super::patient::Patient;
 use crate::{Cursor, Direction, Durability, KvEngine, Range, Reader, Result, WriteBatch};
 
 /// Runs every case of the data engine suite. `make` gives a fresh fixture at each call.
 pub fn run_kv<F: KvFixture>(make: impl Fn() -> F) -> Report {
-    let reports: Vec<CaseReport> = cases().iter().map(|case| case.report(&make)).collect();
+    let reports: Vec<CaseReport> =
+        cases().iter().map(|case| case.report(&|| Patient(make()))).collect();
     Report { cases: reports }
 }
 
 /// Runs one case of the data engine suite, as the tests of
-/// [`kv_conformance!`](crate::kv_conformance) do.
+/// [`kv_conformance!`](crate::kv_conformance) do. `path` is the case's name, alone or as the
+/// last part of the full path of the test that calls this: only with that can the case start
+/// its test in another process.
 ///
 /// # Panics
 /// If the case fails, or if there is none of this name.
-pub fn run_kv_case<F: KvFixture>(name: &str, make: impl Fn() -> F) {
-    run_named(&cases(), name, &make);
+pub fn run_kv_case<F: KvFixture>(path: &str, make: impl Fn() -> F) {
+    run_named(&cases(), path, &|| Patient(make()));
 }
 
 fn cases<F: KvFixture>() -> Vec<Case<F>> {

@@ -83,7 +83,7 @@ fn random_cf(random: &mut Random) -> Cf {
 }
 
 /// Up to eight operations; every value is unique, so that states are told apart.
-fn random_ops(random: &mut Random, step: u64) -> Vec<Op> {
+pub(super) fn random_ops(random: &mut Random, step: u64) -> Vec<Op> {
     let count = random.below(9);
     let mut ops: Vec<Op> = (0..count)
         .map(|number| {

@@ -57,13 +57,21 @@ impl Model {
 
     /// Everything an engine holds below `INDEX_END`, looked at one by one.
     pub(super) fn read(engine: &impl RaftEngine) -> Result<Self> {
+        Self::read_at(engine, 0..INDEX_END)
+    }
+
+    /// Everything an engine holds at the indexes.
+    pub(super) fn read_at(
+        engine: &impl RaftEngine,
+        indexes: impl Iterator<Item = u64> + Clone,
+    ) -> Result<Self> {
         let mut model = Self::default();
         for region in engine.regions()? {
             if let Some(state) = engine.raft_state(region)? {
                 model.states.insert(region, state);
             }
             let log = model.logs.entry(region).or_default();
-            for index in 0..INDEX_END {
+            for index in indexes.clone() {
                 if let Some(entry) = engine.entry(region, index)? {
                     log.insert(index, entry);
                 }
@@ -138,7 +146,7 @@ fn random_change(random: &mut Random, model: &Model, step: u64) -> Change {
 }
 
 /// Up to five changes and a mark that makes the state after them one of its own.
-fn random_changes(random: &mut Random, model: &Model, step: u64) -> Vec<Change> {
+pub(super) fn random_changes(random: &mut Random, model: &Model, step: u64) -> Vec<Change> {
     let mut model = model.clone();
     let mut changes = Vec::new();
     for _ in 0..random.below(6) {

@@ -1,5 +1,6 @@
 //! The log engine's suite: shorthand for its cases, and the runs over them.
 
+mod log_crash;
 mod log_durability;
 mod log_model;
 mod log_reads;
@@ -9,21 +10,25 @@ use raftstore_proto::{Entry, HardState, LocalState, PeerId, RegionId};
 
 use super::case::{Case, CaseReport, Failure, Report, Verdict, run_named};
 use super::fixture::{RaftLogFixture, Support};
+use super::patient::Patient;
 use crate::{Durability, RaftEngine, RaftLogBatch, Result};
 
 /// Runs every case of the log engine suite. `make` gives a fresh fixture at each call.
 pub fn run_raft_log<F: RaftLogFixture>(make: impl Fn() -> F) -> Report {
-    let reports: Vec<CaseReport> = cases().iter().map(|case| case.report(&make)).collect();
+    let reports: Vec<CaseReport> =
+        cases().iter().map(|case| case.report(&|| Patient(make()))).collect();
     Report { cases: reports }
 }
 
 /// Runs one case of the log engine suite, as the tests of
-/// [`raft_log_conformance!`](crate::raft_log_conformance) do.
+/// [`raft_log_conformance!`](crate::raft_log_conformance) do. `path` is the case's name, alone or as the
+/// last part of the full path of the test that calls this: only with that can the case start
+/// its test in another process.
 ///
 /// # Panics
 /// If the case fails, or if there is none of this name.
-pub fn run_raft_log_case<F: RaftLogFixture>(name: &str, make: impl Fn() -> F) {
-    run_named(&cases(), name, &make);
+pub fn run_raft_log_case<F: RaftLogFixture>(path: &str, make: impl Fn() -> F) {
+    run_named(&cases(), path, &|| Patient(make()));
 }
 
 fn cases<F: RaftLogFixture>() -> Vec<Case<F>> {
