@@ -152,7 +152,7 @@ fn scan(
     }
 }
 
-const fn budget(len: usize, limits: &Limits) -> usize {
+pub(crate) const fn budget(len: usize, limits: &Limits) -> usize {
     limits.budget_per_byte.saturating_mul(len).saturating_add(limits.budget_base_bytes)
 }
 

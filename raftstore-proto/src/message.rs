@@ -6,7 +6,7 @@ use raft_proto::eraftpb;
 
 use crate::{
     DecodeError, DiskUsage, Epoch, Peer, RegionId,
-    guard::{self, Limits},
+    guard::{self, Admitted, Limits},
     pb::raft_serverpb,
     wire::region::{epoch_from_pb, epoch_to_pb, peer_from_pb, peer_to_pb},
 };
@@ -179,6 +179,15 @@ impl RaftMessage {
             .expect("writing to memory does not fail");
     }
 
+    /// Writes its wire form with the length in front, as a field of another message.
+    pub(crate) fn write_sized(
+        &self,
+        stream: &mut protobuf::CodedOutputStream<'_>,
+    ) -> protobuf::ProtobufResult<()> {
+        stream.write_raw_varint32(self.0.compute_size())?;
+        self.0.write_to_with_cached_sizes(stream)
+    }
+
     /// Bytes its wire form takes, near enough to bill a queue for it; cheap, nothing is
     /// encoded.
     #[must_use]
@@ -204,13 +213,18 @@ impl RaftMessage {
     /// What the guard refuses, and [`DecodeError::Malformed`].
     pub fn decode(bytes: Bytes, limits: &Limits) -> Result<Self, DecodeError> {
         let admitted = guard::check_raft_message(&bytes, limits)?;
+        Self::decode_admitted(&bytes, admitted)
+    }
+
+    /// Reads a wire form that the guard has admitted.
+    pub(crate) fn decode_admitted(bytes: &Bytes, admitted: Admitted) -> Result<Self, DecodeError> {
         let mut inner = raft_serverpb::RaftMessage::new();
         if admitted.items > 0 {
             // One exact allocation instead of a growing one that overshoots.
             inner.mut_message().entries = Vec::with_capacity(admitted.items).into();
         }
         inner
-            .merge_from_bytes_shared(&bytes)
+            .merge_from_bytes_shared(bytes)
             .map_err(|detail| DecodeError::Malformed { what: "raft message", detail })?;
         Ok(Self(inner))
     }

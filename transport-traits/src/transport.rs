@@ -16,6 +16,17 @@ pub enum SendError {
     /// The store's address is not known.
     #[error("store {0} cannot be resolved")]
     Unresolved(StoreId),
+    /// There is no connection to the store, and the next attempt waits.
+    #[error("store {0} cannot be reached")]
+    Unreachable(StoreId),
+    /// Longer than the other side would accept.
+    #[error("a message of {size_bytes} bytes exceeds {max_bytes}")]
+    TooLarge {
+        /// Its length, in bytes.
+        size_bytes: usize,
+        /// What is accepted.
+        max_bytes: usize,
+    },
     /// The message names no target store.
     #[error("the message names no target store")]
     NoTarget,
@@ -73,6 +84,12 @@ pub trait StoreResolver: Send + Sync + 'static {
     /// The address, or `None` while it is not known (an implementation may start to look
     /// it up). Never blocks.
     fn resolve(&self, store: StoreId) -> Option<String>;
+
+    /// The store did not answer at the address last given, or another one did: an
+    /// implementation that remembers addresses looks it up again. Never blocks.
+    fn refresh(&self, store: StoreId) {
+        let _ = store;
+    }
 }
 
 /// Somebody else's error.

@@ -19,6 +19,8 @@ impl ChannelFixture {
 impl Fixture for ChannelFixture {
     type Transport = ChannelTransport;
 
+    const MAY_LOSE_ANSWERS: bool = false;
+
     fn start(
         &mut self,
         store: StoreId,

@@ -13,6 +13,7 @@ pub mod record;
 pub(crate) mod region;
 mod response;
 mod snapshot;
+mod stream;
 
 use bytes::Bytes;
 
@@ -26,6 +27,10 @@ pub use region::{
 };
 pub use response::{decode_response, encode_response};
 pub use snapshot::{SNAPSHOT_DATA_VERSION, decode_snapshot_data, encode_snapshot_data};
+pub use stream::{
+    SnapshotChunk, batch_len_hint, decode_batch, decode_snapshot_chunk, encode_batch,
+    encode_snapshot_chunk,
+};
 
 /// Parses a generated message whose payloads stay slices of `bytes`.
 fn parse<M: protobuf::Message>(what: &'static str, bytes: &Bytes) -> Result<M, DecodeError> {

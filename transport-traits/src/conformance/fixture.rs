@@ -21,6 +21,10 @@ pub trait Fixture {
     /// What a store sends with.
     type Transport: Transport;
 
+    /// Whether a transfer may have been reported as failed although the receiver has it: its
+    /// answer was lost.
+    const MAY_LOSE_ANSWERS: bool;
+
     /// Starts a store. A store that was stopped may be started again under its id.
     fn start(
         &mut self,

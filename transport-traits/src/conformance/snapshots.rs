@@ -193,7 +193,8 @@ pub fn closing_ends_every_transfer_with_one_report<F: Fixture>(mut fixture: F) {
     assert_eq!(reported, taken);
     let finished =
         told.statuses.iter().filter(|(.., status)| *status == SnapshotStatus::Finished).count();
-    assert_eq!(two.inbox.told().messages.len(), finished);
+    let delivered = two.inbox.told().messages.len();
+    assert!(delivered == finished || (F::MAY_LOSE_ANSWERS && delivered > finished));
     assert!(two.inbox.told().torn.is_empty());
 }
 
