@@ -3,8 +3,8 @@
 //! [`ProtobufCodec`] lets tonic speak the messages of [`pb`], which are rust-protobuf's: the
 //! library that `raft` speaks too, so that a process holds one form of each message.
 //!
-//! [`serve`] takes connections for a tonic server: so many and no more, each of which must
-//! speak HTTP/2 within a deadline before the server hears of it. [`connect`] makes them.
+//! [`serve()`] takes connections for a tonic server: so many and no more, each of which must
+//! speak HTTP/2 within a deadline before the server hears of it. [`connect()`] makes them.
 
 mod codec;
 mod connect;

@@ -46,6 +46,25 @@ pub struct GrpcConfig {
     /// A stream that brings nothing for so long is ended; its sender opens another when it
     /// has something to say.
     pub idle_timeout: Duration,
+    /// Region snapshots that are sent at a time.
+    pub snapshot_sends_max: usize,
+    /// Region snapshots that wait to be sent or are.
+    pub snapshot_queue_max: usize,
+    /// Region snapshots that are received at a time; as many interrupted ones are kept.
+    pub snapshot_receives_max: usize,
+    /// Bytes of one piece of a snapshot.
+    pub snapshot_chunk_bytes: usize,
+    /// Longest region snapshot that is received, in bytes.
+    pub snapshot_bytes_max: u64,
+    /// Bytes of snapshots that are sent in a second, and as many that are received; 0 for no
+    /// bound.
+    pub snapshot_bytes_per_second: u64,
+    /// How often the sending of a snapshot is tried.
+    pub snapshot_tries: u32,
+    /// A snapshot of which nothing moves for so long is interrupted.
+    pub snapshot_stall_timeout: Duration,
+    /// What an interrupted stream brought is kept for so long.
+    pub snapshot_keep: Duration,
     /// When the transport is closed, what has been taken has so long to leave.
     pub drain_timeout: Duration,
     /// Threads, if the transport has its own.
@@ -69,6 +88,15 @@ impl Default for GrpcConfig {
             streams_max: 256,
             first_message_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(60),
+            snapshot_sends_max: 3,
+            snapshot_queue_max: 64,
+            snapshot_receives_max: 8,
+            snapshot_chunk_bytes: 1 << 20,
+            snapshot_bytes_max: 64 << 30,
+            snapshot_bytes_per_second: 100 << 20,
+            snapshot_tries: 5,
+            snapshot_stall_timeout: Duration::from_secs(60),
+            snapshot_keep: Duration::from_secs(60),
             drain_timeout: Duration::from_secs(2),
             worker_threads: 2,
         }
@@ -123,6 +151,13 @@ impl GrpcConfig {
         range("batch-bytes-max", self.batch_bytes_max, 1, 1 << 30)?;
         range("frame-bytes-max", self.frame_bytes_max, 1 << 16, 1 << 30)?;
         range("streams-max", self.streams_max, 1, 1 << 20)?;
+        range("snapshot-sends-max", self.snapshot_sends_max, 1, 1024)?;
+        range("snapshot-queue-max", self.snapshot_queue_max, 1, 1 << 20)?;
+        range("snapshot-receives-max", self.snapshot_receives_max, 1, 1024)?;
+        // A piece and what comes with it is a frame.
+        let chunk_max = self.frame_bytes_max - (1 << 10);
+        range("snapshot-chunk-bytes", self.snapshot_chunk_bytes, 1 << 10, chunk_max)?;
+        range("snapshot-tries", self.snapshot_tries as usize, 1, 1000)?;
         range("worker-threads", self.worker_threads, 1, 1024)?;
         let order = |is_so, smaller, larger| {
             if is_so { Ok(()) } else { Err(ConfigError::Order { smaller, larger }) }

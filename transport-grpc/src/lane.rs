@@ -1,11 +1,7 @@
 //! One connection to another store, as long as there is something to send: looked up, made,
 //! checked, and made again when it breaks.
 
-use std::{
-    hash::{BuildHasher, RandomState},
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use http::uri::PathAndQuery;
 use raftstore_grpc::connect;
@@ -17,6 +13,7 @@ use tokio::{
 use tonic::{Code, Request, Status, client::Grpc};
 
 use crate::{
+    backoff::pause,
     frame::SendBatches,
     handshake::{self, Hello},
     queue::Queue,
@@ -26,9 +23,6 @@ use crate::{
 
 pub(crate) const BATCH_RAFT: &str = "/tikvpb.Tikv/BatchRaft";
 
-/// An address that is being looked up is asked for so often, at this distance.
-const LOOKUP_TRIES: u32 = 40;
-const LOOKUP_PAUSE: Duration = Duration::from_millis(5);
 /// A stream that lived so long was a good one: the next pause is the shortest again.
 const GOOD_LIFE: Duration = Duration::from_secs(2);
 
@@ -139,9 +133,8 @@ impl Keeper {
             }
             failures += 1;
             self.on_failure(&failure);
-            let pause = self.pause(failures);
             tokio::select! {
-                () = sleep(pause) => {}
+                () = sleep(pause(failures, &self.shared.config)) => {}
                 () = self.lane.sign_of_life.notified() => {}
                 () = self.session.ending() => return,
             }
@@ -173,17 +166,6 @@ impl Keeper {
         self.session.report_lost(self.lane.queue.fail());
     }
 
-    /// Doubles with each failure, and varies by half: stores that lost the same peer must
-    /// not all come back to it in the same moment.
-    fn pause(&self, failures: u32) -> Duration {
-        let config = &self.shared.config;
-        let doubled = config.backoff_min.saturating_mul(1 << failures.saturating_sub(1).min(20));
-        let longest = doubled.min(config.backoff_max);
-        // A hasher is begun with random numbers, which is all that is wanted.
-        let chance = RandomState::new().hash_one(failures) % 512;
-        longest / 2 + longest * u32::try_from(chance).unwrap_or(0) / 1024
-    }
-
     /// One stream, from looking up the address to the end.
     async fn stream(&self) -> End {
         match self.try_stream().await {
@@ -193,7 +175,7 @@ impl Keeper {
     }
 
     async fn try_stream(&self) -> Result<End, Failure> {
-        let address = self.address().await.ok_or(Failure::Unresolved)?;
+        let address = self.shared.locate(self.hello.to).await.ok_or(Failure::Unresolved)?;
         let config = &self.shared.config;
         let channel = connect(&address, config.client).await?;
         let mut request = Request::new(self.lane.queue.begin());
@@ -223,17 +205,6 @@ impl Keeper {
         self.lane.queue.drain();
         let _ = answer.message().await;
         Ok(End::Closing)
-    }
-
-    /// The other store's address, once it has been looked up.
-    async fn address(&self) -> Option<String> {
-        for _ in 0..LOOKUP_TRIES {
-            if let Some(address) = self.shared.resolver.resolve(self.hello.to) {
-                return Some(address);
-            }
-            sleep(LOOKUP_PAUSE).await;
-        }
-        None
     }
 }
 

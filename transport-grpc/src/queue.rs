@@ -163,11 +163,6 @@ impl Queue {
         self.state.lock().is_draining = true;
         self.wake();
     }
-
-    /// Whether something waits.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.state.lock().messages.is_empty()
-    }
 }
 
 /// Whom a message is for.

@@ -18,7 +18,8 @@ use crate::{
     frame::{Done, ReceiveMessages},
     handshake::{self, Hello, refusal},
     lane::BATCH_RAFT,
-    session::Inbound,
+    session::{Inbound, Session},
+    snapshot::{SNAPSHOT, snapshot},
     transport::Shared,
 };
 
@@ -30,7 +31,14 @@ pub(crate) fn router(shared: &Arc<Shared>) -> Router {
         let shared = Arc::clone(shared);
         post(move |request: http::Request<Body>| messages(Arc::clone(&shared), is_batch, request))
     };
-    Router::new().route(RAFT, messages(false)).route(BATCH_RAFT, messages(true))
+    let snapshots = {
+        let shared = Arc::clone(shared);
+        post(move |request: http::Request<Body>| snapshot(Arc::clone(&shared), request))
+    };
+    Router::new()
+        .route(RAFT, messages(false))
+        .route(BATCH_RAFT, messages(true))
+        .route(SNAPSHOT, snapshots)
 }
 
 async fn messages(
@@ -54,13 +62,12 @@ async fn messages(
 }
 
 impl Shared {
-    /// Checks who calls, and enters the stream.
-    pub(crate) fn admit<T>(
+    /// Checks who calls.
+    pub(crate) fn identify<T>(
         &self,
         request: &Request<T>,
-        kind: &'static str,
-    ) -> Result<(Hello, Inbound), Status> {
-        let admitted = Hello::read(request.metadata()).and_then(|hello| {
+    ) -> Result<(Hello, Arc<Session>), Status> {
+        let identified = Hello::read(request.metadata()).and_then(|hello| {
             if hello.cluster != self.cluster {
                 return Err(Refusal::Cluster);
             }
@@ -68,14 +75,24 @@ impl Shared {
             if hello.to != session.store {
                 return Err(Refusal::Store);
             }
-            let inbound =
-                session.enter(hello.from, hello.connection, kind, self.config.streams_max)?;
-            Ok((hello, inbound))
+            Ok((hello, session))
         });
-        let (hello, inbound) = admitted.map_err(|why| {
+        identified.map_err(|why| {
             tracing::warn!(reason = why.name(), "a stream of another store is refused");
             self.refused(why)
-        })?;
+        })
+    }
+
+    /// Checks who calls, and enters the stream of messages.
+    fn admit<T>(
+        &self,
+        request: &Request<T>,
+        kind: &'static str,
+    ) -> Result<(Hello, Inbound), Status> {
+        let (hello, session) = self.identify(request)?;
+        let streams_max = self.config.streams_max;
+        let inbound = session.enter(hello.from, hello.connection, kind, streams_max);
+        let inbound = inbound.map_err(|why| self.refused(why))?;
         let peer = inbound.session.peers.read().get(&hello.from).cloned();
         if let Some(peer) = peer {
             peer.on_sign_of_life();

@@ -22,6 +22,7 @@ use crate::{
     counters::{Counters, Refusal},
     lane::Peer,
     queue::Lost,
+    snapshot::Receives,
 };
 
 /// How far a session has come.
@@ -49,6 +50,8 @@ pub(crate) struct Session {
     pub(crate) peers: RwLock<BTreeMap<StoreId, Arc<Peer>>>,
     /// Streams of other stores.
     inbound: Mutex<BTreeMap<StreamName, Arc<Notify>>>,
+    /// Snapshots of other stores.
+    pub(crate) receives: Receives,
     /// Transfers of snapshots that have not been reported on.
     transfers: Mutex<Transfers>,
     tasks: Mutex<usize>,
@@ -77,6 +80,7 @@ impl Session {
             phase: watch::Sender::new(Phase::Running),
             peers: RwLock::default(),
             inbound: Mutex::default(),
+            receives: Receives::default(),
             transfers: Mutex::default(),
             tasks: Mutex::new(0),
             task_ended: Condvar::new(),
@@ -135,13 +139,22 @@ impl Session {
         });
     }
 
-    /// Notes a transfer, which is to be reported on exactly once.
-    pub(crate) fn begin_transfer(self: &Arc<Self>, region: RegionId, to: PeerId) -> Report {
+    /// Notes a transfer, which is to be reported on exactly once, unless there are `max`
+    /// already.
+    pub(crate) fn begin_transfer(
+        self: &Arc<Self>,
+        region: RegionId,
+        to: PeerId,
+        max: usize,
+    ) -> Option<Report> {
         let mut transfers = self.transfers.lock();
+        if transfers.open.len() >= max {
+            return None;
+        }
         transfers.next += 1;
         let number = transfers.next;
         transfers.open.insert(number, (region, to));
-        Report { session: Arc::clone(self), number }
+        Some(Report { session: Arc::clone(self), number })
     }
 
     fn report_transfer(&self, number: u64, status: SnapshotStatus) {
@@ -197,6 +210,7 @@ impl Session {
         let inbox = self.inbox.write().take();
         drop(inbox);
         self.peers.write().clear();
+        self.receives.clear();
     }
 }
 

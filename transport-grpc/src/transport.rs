@@ -1,22 +1,31 @@
 //! The transport as its embedder holds it, and the handle a store sends with.
 
-use std::{collections::BTreeMap, fmt, io, sync::Arc};
+use std::{collections::BTreeMap, fmt, io, sync::Arc, time::Duration};
 
 use parking_lot::RwLock;
-use raftstore_proto::{ClusterId, MessageKind, RaftMessage, StoreId};
-use tokio::runtime::{Builder, Handle, Runtime};
+use raftstore_proto::{ClusterId, MessageKind, Peer, RaftMessage, StoreId};
+use tokio::{
+    runtime::{Builder, Handle, Runtime},
+    sync::Semaphore,
+    time::sleep,
+};
 use tonic::service::Routes;
-use transport_traits::{Connect, Inbox, SendError, SnapStore, StoreResolver, Transport};
+use transport_traits::{Connect, Inbox, SendError, SnapKey, SnapStore, StoreResolver, Transport};
 
 use crate::{
     config::{ConfigError, GrpcConfig},
     counters::{Counters, GrpcCounters},
     frame::Reading,
-    lane::Peer,
+    lane,
     queue::{Queue, Refused},
     server,
     session::Session,
+    snapshot::{Rate, Transfer},
 };
+
+/// An address that is being looked up is asked for so often, at this distance.
+const LOOKUP_TRIES: u32 = 40;
+const LOOKUP_PAUSE: Duration = Duration::from_millis(5);
 
 /// Why there is no transport, or why it does not take a store.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +49,11 @@ pub(crate) struct Shared {
     pub(crate) resolver: Arc<dyn StoreResolver>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) runtime: Handle,
+    /// Snapshots that may be sent at a time, and received.
+    pub(crate) snapshot_sends: Semaphore,
+    pub(crate) snapshot_receives: Arc<Semaphore>,
+    pub(crate) snapshot_send_rate: Rate,
+    pub(crate) snapshot_receive_rate: Rate,
     store: RwLock<Store>,
 }
 
@@ -57,6 +71,17 @@ impl Shared {
 
     pub(crate) fn reading(&self) -> Reading {
         Reading { limits: self.config.limits(), counters: Arc::clone(&self.counters) }
+    }
+
+    /// Where a store is, once it has been looked up.
+    pub(crate) async fn locate(&self, store: StoreId) -> Option<String> {
+        for _ in 0..LOOKUP_TRIES {
+            if let Some(address) = self.resolver.resolve(store) {
+                return Some(address);
+            }
+            sleep(LOOKUP_PAUSE).await;
+        }
+        None
     }
 
     fn detach(&self, session: &Arc<Session>) {
@@ -132,6 +157,10 @@ impl GrpcTransport {
             }
         };
         let shared = Shared {
+            snapshot_sends: Semaphore::new(config.snapshot_sends_max),
+            snapshot_receives: Arc::new(Semaphore::new(config.snapshot_receives_max)),
+            snapshot_send_rate: Rate::new(config.snapshot_bytes_per_second),
+            snapshot_receive_rate: Rate::new(config.snapshot_bytes_per_second),
             config,
             cluster,
             resolver,
@@ -226,18 +255,31 @@ pub struct GrpcSender {
     shared: Arc<Shared>,
     session: Arc<Session>,
     /// Those spoken to before.
-    peers: BTreeMap<StoreId, Arc<Peer>>,
+    peers: BTreeMap<StoreId, Arc<lane::Peer>>,
     /// Queues that hold something of ours and were not woken yet.
     unflushed: Vec<Arc<Queue>>,
 }
 
 impl GrpcSender {
-    fn peer(&mut self, store: StoreId) -> &Peer {
+    fn peer(&mut self, store: StoreId) -> &lane::Peer {
         let (shared, session) = (&self.shared, &self.session);
         self.peers.entry(store).or_insert_with(|| {
-            let start = || Arc::new(Peer::start(store, shared, session));
+            let start = || Arc::new(lane::Peer::start(store, shared, session));
             Arc::clone(session.peers.write().entry(store).or_insert_with(start))
         })
+    }
+
+    fn send_snapshot(&self, to: Peer, message: RaftMessage) -> Result<(), SendError> {
+        let key = SnapKey::announced_by(&message).ok_or(SendError::NoSnapshot)?;
+        let (shared, session) = (Arc::clone(&self.shared), Arc::clone(&self.session));
+        let queue_max = shared.config.snapshot_queue_max;
+        let Some(report) = session.begin_transfer(key.region, to.id, queue_max) else {
+            return Err(self.count(Refused::Full, to.store));
+        };
+        let runtime = shared.runtime.clone();
+        let transfer = Transfer { shared, session: Arc::clone(&session), report, to, key, message };
+        session.spawn(&runtime, transfer.run());
+        Ok(())
     }
 
     fn count(&self, refused: Refused, store: StoreId) -> SendError {
@@ -267,7 +309,7 @@ impl Transport for GrpcSender {
             return Err(SendError::TooLarge { size_bytes, max_bytes });
         }
         if message.kind() == Some(MessageKind::Snapshot) {
-            return Err(SendError::NoSnapshot);
+            return self.send_snapshot(to, message);
         }
         let region = message.region();
         let queue = Arc::clone(self.peer(to.store).queue(region));

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use bytes::Bytes;
-use raftstore_proto::RegionId;
+use raftstore_proto::{RaftMessage, RegionId};
 
 /// Which region snapshot: the state of `region` right after the entry (`term`, `index`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -14,6 +14,15 @@ pub struct SnapKey {
     pub term: u64,
     /// Index of the last entry covered.
     pub index: u64,
+}
+
+impl SnapKey {
+    /// The snapshot that a message announces, if it announces one.
+    #[must_use]
+    pub fn announced_by(message: &RaftMessage) -> Option<Self> {
+        let metadata = message.snapshot()?.get_metadata();
+        Some(Self { region: message.region()?, term: metadata.term, index: metadata.index })
+    }
 }
 
 impl fmt::Display for SnapKey {

@@ -329,7 +329,7 @@ pub struct ChannelTransport {
 
 impl ChannelTransport {
     fn send_snapshot(&self, to: Peer, message: RaftMessage) -> Result<(), SendError> {
-        let key = snapshot_key(&message).ok_or(SendError::NoSnapshot)?;
+        let key = SnapKey::announced_by(&message).ok_or(SendError::NoSnapshot)?;
         let from = Arc::clone(&self.endpoint);
         let transfer = Transfer { from, to, key, message };
         let shared = &self.hub.shared;
@@ -423,10 +423,4 @@ impl fmt::Debug for ChannelTransport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ChannelTransport").field("store", &self.endpoint.store).finish()
     }
-}
-
-/// Under which name the region snapshot of a snapshot message rests.
-fn snapshot_key(message: &RaftMessage) -> Option<SnapKey> {
-    let metadata = message.snapshot()?.get_metadata();
-    Some(SnapKey { region: message.region()?, term: metadata.term, index: metadata.index })
 }
