@@ -1,9 +1,12 @@
 //! Decides what a crash leaves on a store's disk, and which calls of its engines fail.
 
-use engine_traits::mem::{Leaves, MemEngine, MemRaftLog};
+use engine_traits::mem::Leaves;
 use transport_traits::MemSnapStore;
 
-use crate::rng::Rng;
+use crate::{
+    engine::{SimKv, SimLog},
+    rng::Rng,
+};
 
 /// Bytes of region snapshots one store can hold.
 const SNAPSHOT_BYTES: u64 = 1 << 30;
@@ -52,9 +55,9 @@ impl DiskFault {
 #[derive(Debug)]
 pub struct Disk {
     /// The data engine; a handle of the present life.
-    pub kv: MemEngine,
+    pub kv: SimKv,
     /// The raft log; a handle of the present life.
-    pub log: MemRaftLog,
+    pub log: SimLog,
     /// Region snapshots at rest.
     pub snaps: MemSnapStore,
 }
@@ -62,8 +65,8 @@ pub struct Disk {
 impl Default for Disk {
     fn default() -> Self {
         Self {
-            kv: MemEngine::new(),
-            log: MemRaftLog::new(),
+            kv: SimKv::default(),
+            log: SimLog::default(),
             snaps: MemSnapStore::new(SNAPSHOT_BYTES),
         }
     }
@@ -73,13 +76,12 @@ impl Disk {
     /// Ends the present life of everything that uses the disk. What is armed is disarmed.
     pub fn crash(&mut self, crash: Crash, rng: &mut Rng) {
         self.disarm();
-        if crash == Crash::PowerLoss {
-            self.kv.crash(surviving(self.kv.unsynced_writes(), rng));
-            self.log.crash(surviving(self.log.unsynced_writes(), rng));
-        }
+        let cut = crash == Crash::PowerLoss;
+        let kv = cut.then(|| surviving(self.kv.unsynced_writes(), rng));
+        let log = cut.then(|| surviving(self.log.unsynced_writes(), rng));
         self.snaps.crash();
-        self.kv = self.kv.reopen();
-        self.log = self.log.reopen();
+        self.kv = self.kv.ended(kv);
+        self.log = self.log.ended(log);
     }
 
     /// Makes a coming call fail. A store that meets the failure stops for good.

@@ -18,8 +18,10 @@
 mod churn;
 pub mod client;
 pub mod cluster;
+pub mod conformance;
 pub mod counters;
 pub mod disk;
+pub mod engine;
 pub mod faults;
 pub mod invariants;
 pub mod network;

@@ -12,6 +12,7 @@ use raftstore_proto::{Epoch, PeerRole, Region};
 
 use crate::{
     counters::Counters,
+    disk::Disk,
     invariants::{Violation, all_rows, logical_content},
     oracle::Outcome as CallOutcome,
     plan::Plan,
@@ -51,8 +52,17 @@ pub struct Outcome {
 /// Runs `plan`. Panics of the core are violations like all others.
 #[must_use]
 pub fn run(plan: Plan, transcript: Transcript) -> Outcome {
+    run_on(plan, transcript, |_| Disk::default())
+}
+
+/// Runs `plan` with stores on the disks that `disk_of` gives for their numbers.
+#[must_use]
+pub fn run_on(plan: Plan, transcript: Transcript, mut disk_of: impl FnMut(u64) -> Disk) -> Outcome {
     let seed = plan.seed;
     let mut world = World::new(plan, transcript);
+    for (store, node) in &mut world.nodes {
+        node.disk = disk_of(*store);
+    }
     let ended = catching(|| phases(&mut world));
     if let Err(message) = ended {
         world.fail(Violation::new("nothing panics", message));

@@ -102,10 +102,16 @@ macro_rules! __kv_cases {
                 snapshot_cursor_hides_later_writes
                 snapshot_is_one_moment_of_all_families
                 snapshots_keep_their_own_moments
-                snapshot_outlives_its_handle
+                snapshot_outlives_its_handle;
+            capabilities:
                 approximate_size_is_of_the_right_order
+                approximate_size_knows_its_range
                 ingested_rows_are_readable
-                compaction_keeps_the_data;
+                ingestion_comes_to_the_same_as_writes
+                compaction_keeps_the_data
+                compaction_keeps_snapshots
+                stats_count_what_they_name
+                speed_is_told;
             durability:
                 stop_keeps_synced_writes
                 stop_keeps_a_prefix_of_unsynced_writes
@@ -173,6 +179,10 @@ macro_rules! __raft_log_cases {
                 unwritten_log_batch_changes_nothing
                 log_batch_knows_its_size
                 log_clones_name_one_engine;
+            log_capabilities:
+                pinning_regions_are_stored
+                log_stats_count_what_they_name
+                log_speed_is_told;
             log_durability:
                 stop_keeps_synced_logs
                 reopened_log_knows_its_bounds

@@ -7,7 +7,8 @@ use bytes::Bytes;
 use engine_traits::conformance::{KvFixture, Support, run_kv};
 use engine_traits::mem::{Leaves, MemBatch, MemEngine, MemSnapshot, Op};
 use engine_traits::{
-    Cf, Cursor, Direction, Durability, KvEngine, Range, Reader, Result, Snapshot, WriteBatch,
+    Cf, Cursor, Direction, Durability, EngineStats, KvEngine, Range, Reader, Result, Snapshot,
+    WriteBatch,
 };
 
 /// What is wrong with the engine.
@@ -66,6 +67,18 @@ enum Bug {
     BatchIsTorn,
     /// A power cut loses a write and keeps a later one.
     MiddleWriteIsLost,
+    /// A size is that of the whole family, whatever the range.
+    SizeIgnoresTheRange,
+    /// A size is never more than the limit.
+    SizeStopsBelowTheLimit,
+    /// Ingestion forgets its last row.
+    IngestionForgetsTheLast,
+    /// Ingestion replaces what is there, as if it were older.
+    IngestionIsOverwrittenByTheOld,
+    /// Compaction empties its range.
+    CompactionEmptiesTheRange,
+    /// Syncs are counted once.
+    SyncsAreCountedOnce,
     /// A power cut keeps what it should, but loses it at the next one.
     SurvivorsAreNotDurable,
 }
@@ -369,6 +382,52 @@ impl KvEngine for Broken {
         replay(&self.inner, &ops, durability)
     }
 
+    fn approximate_size(&self, cf: Cf, range: Range<'_>, limit: u64) -> Result<u64> {
+        match self.bug {
+            Bug::SizeIgnoresTheRange => self.inner.approximate_size(cf, Range::ALL, limit),
+            Bug::SizeStopsBelowTheLimit => {
+                Ok(self.inner.approximate_size(cf, range, limit)?.min(limit - 1))
+            }
+            _ => self.inner.approximate_size(cf, range, limit),
+        }
+    }
+
+    fn ingest(&self, cf: Cf, rows: &mut dyn Iterator<Item = (Bytes, Bytes)>) -> Result<()> {
+        let mut rows: Vec<_> = rows.collect();
+        if self.bug == Bug::IngestionForgetsTheLast {
+            rows.pop();
+        }
+        let mut batch = self.write_batch();
+        for (key, value) in rows {
+            batch.put(cf, &key, &value);
+        }
+        self.write(batch, Durability::Buffered)?;
+        if self.bug == Bug::IngestionIsOverwrittenByTheOld {
+            // A tombstone of an earlier write lies above what was ingested.
+            let mut old = self.write_batch();
+            old.delete(cf, b"a003");
+            self.write(old, Durability::Buffered)?;
+        }
+        Ok(())
+    }
+
+    fn compact(&self, cf: Cf, range: Range<'_>) -> Result<()> {
+        if self.bug == Bug::CompactionEmptiesTheRange {
+            let mut batch = self.write_batch();
+            batch.delete_range(cf, range);
+            self.write(batch, Durability::Buffered)?;
+        }
+        Ok(())
+    }
+
+    fn stats(&self) -> EngineStats {
+        let stats = self.inner.stats();
+        match self.bug {
+            Bug::SyncsAreCountedOnce => EngineStats { syncs: stats.syncs.min(1), ..stats },
+            _ => stats,
+        }
+    }
+
     fn sync(&self) -> Result<()> {
         if self.bug == Bug::SyncIsForgotten {
             return Ok(());
@@ -506,6 +565,16 @@ caught! {
         SyncedWriteLeavesEarlierOnes by "synced_write_takes_earlier_ones_along";
     batch_is_torn: BatchIsTorn by "power_cut_never_tears_a_batch";
     middle_write_is_lost: MiddleWriteIsLost by "power_cut_leaves_a_prefix";
+    size_ignores_the_range: SizeIgnoresTheRange by "approximate_size_knows_its_range";
+    size_stops_below_the_limit:
+        SizeStopsBelowTheLimit by "approximate_size_is_of_the_right_order";
+    ingestion_forgets_the_last: IngestionForgetsTheLast by "ingested_rows_are_readable";
+    ingestion_is_overwritten_by_the_old:
+        IngestionIsOverwrittenByTheOld by "ingestion_comes_to_the_same_as_writes";
+    compaction_empties_the_range: CompactionEmptiesTheRange by "compaction_keeps_the_data";
+    syncs_are_counted_once: SyncsAreCountedOnce by "stats_count_what_they_name";
+    batch_is_torn_within: BatchIsTorn by "every_device_operation_keeps_a_prefix";
+    middle_write_is_lost_between: MiddleWriteIsLost by "every_write_boundary_keeps_a_prefix";
     survivors_are_not_durable: SurvivorsAreNotDurable by "second_power_cut_takes_nothing";
 }
 

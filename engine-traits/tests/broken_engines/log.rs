@@ -2,7 +2,7 @@
 
 use engine_traits::conformance::{RaftLogFixture, Support, run_raft_log};
 use engine_traits::mem::{Leaves, LogOp, MemLogBatch, MemRaftLog};
-use engine_traits::{Durability, Error, RaftEngine, RaftLogBatch, Result};
+use engine_traits::{Durability, Error, LogStats, RaftEngine, RaftLogBatch, Result};
 use raftstore_proto::{Entry, LocalState, RegionId};
 
 /// What is wrong with the engine.
@@ -51,6 +51,10 @@ enum Bug {
     EmptySyncedBatchIsSkipped,
     /// A power cut keeps part of a batch.
     BatchIsTorn,
+    /// Regions are said to pin space that have gone.
+    PinningRegionsAreGone,
+    /// Syncs are counted once.
+    SyncsAreCountedOnce,
 }
 
 #[derive(Clone)]
@@ -214,6 +218,21 @@ impl RaftEngine for Broken {
         }
     }
 
+    fn regions_pinning_space(&self) -> Vec<RegionId> {
+        match self.bug {
+            Bug::PinningRegionsAreGone => vec![RegionId::must(77)],
+            _ => self.inner.regions_pinning_space(),
+        }
+    }
+
+    fn stats(&self) -> LogStats {
+        let stats = self.inner.stats();
+        match self.bug {
+            Bug::SyncsAreCountedOnce => LogStats { syncs: stats.syncs.min(1), ..stats },
+            _ => stats,
+        }
+    }
+
     fn sync(&self) -> Result<()> {
         if self.bug == Bug::SyncIsForgotten { Ok(()) } else { self.inner.sync() }
     }
@@ -308,4 +327,7 @@ caught! {
     empty_synced_batch_is_skipped:
         EmptySyncedBatchIsSkipped by "empty_synced_log_batch_is_a_sync";
     batch_is_torn: BatchIsTorn by "power_cut_never_tears_a_log_batch";
+    batch_is_torn_within: BatchIsTorn by "every_device_operation_keeps_a_log_prefix";
+    pinning_regions_are_gone: PinningRegionsAreGone by "pinning_regions_are_stored";
+    syncs_are_counted_once: SyncsAreCountedOnce by "log_stats_count_what_they_name";
 }

@@ -1,8 +1,8 @@
 //! What a peer acknowledges is in its log (Raft dissertation 10.2.1: "before responding
 //! to RPCs"; raft fact R22), and of a snapshot, in its data (hazard H43).
 
+use crate::engine::SimLog;
 use engine_traits::RaftEngine;
-use engine_traits::mem::MemRaftLog;
 use raftstore_proto::{MessageKind, RaftMessage};
 
 use super::{Violation, log_matching::region_id};
@@ -15,7 +15,7 @@ pub fn check_ack(
     store: u64,
     message: &RaftMessage,
     truncated: u64,
-    log: &MemRaftLog,
+    log: &SimLog,
 ) -> Result<(), Violation> {
     let raft = message.raft();
     if message.kind() != Some(MessageKind::AppendResponse) || raft.reject {

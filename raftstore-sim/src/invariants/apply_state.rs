@@ -1,10 +1,8 @@
 //! The data of a region is exactly what its apply state says (behaviour 1.9; architecture
 //! D4): after any crash, rows equal the committed entries up to the applied index.
 
-use engine_traits::{
-    Cf, DATA_CFS, Direction, KvEngine, RaftEngine, Range, Reader,
-    mem::{MemEngine, MemRaftLog},
-};
+use crate::engine::{SimKv, SimLog};
+use engine_traits::{Cf, DATA_CFS, Direction, KvEngine, RaftEngine, Range, Reader};
 use raftstore_core::keys;
 use raftstore_proto::{ApplyState, Region, RegionPhase, RegionState, wire::record};
 
@@ -17,8 +15,8 @@ use super::{Ledger, Silence, Violation, chain::check_no_hole, effects::Rows};
 /// hole.
 pub fn check_disk(
     store: u64,
-    kv: &MemEngine,
-    log: &MemRaftLog,
+    kv: &SimKv,
+    log: &SimLog,
     ledger: &Ledger,
     silence: &mut Silence,
 ) -> Result<(), Violation> {
@@ -53,7 +51,7 @@ fn unreadable(store: u64, what: &str, detail: &dyn std::fmt::Display) -> Violati
     Violation::new("records are readable", format!("store {store}: {what}: {detail}"))
 }
 
-fn region_states(store: u64, kv: &MemEngine) -> Result<Vec<RegionState>, Violation> {
+fn region_states(store: u64, kv: &SimKv) -> Result<Vec<RegionState>, Violation> {
     let range = Range::new(&keys::REGION_META_MIN, &keys::REGION_META_MAX);
     let mut cursor = kv
         .cursor(Cf::Raft, range, Direction::Forward)
@@ -69,7 +67,7 @@ fn region_states(store: u64, kv: &MemEngine) -> Result<Vec<RegionState>, Violati
     }
 }
 
-fn apply_state(store: u64, kv: &MemEngine, region: &Region) -> Result<ApplyState, Violation> {
+fn apply_state(store: u64, kv: &SimKv, region: &Region) -> Result<ApplyState, Violation> {
     let record = kv
         .get(Cf::Raft, &keys::apply_state_key(region.id))
         .map_err(|error| unreadable(store, "apply state", &error))?
@@ -80,7 +78,7 @@ fn apply_state(store: u64, kv: &MemEngine, region: &Region) -> Result<ApplyState
 
 fn check_rows(
     store: u64,
-    kv: &MemEngine,
+    kv: &SimKv,
     region: &Region,
     apply: &ApplyState,
     ledger: &Ledger,

@@ -1,10 +1,10 @@
 //! What is committed is durable on a quorum (Raft dissertation 3.4 and 10.2.1: an entry
 //! counts where it is on disk).
 
+use crate::engine::SimLog;
 use std::collections::BTreeMap;
 
 use engine_traits::RaftEngine;
-use engine_traits::mem::MemRaftLog;
 use raftstore_proto::{Entry, Peer, Region};
 
 use super::{Violation, log_matching::region_id};
@@ -55,7 +55,7 @@ pub fn check_durable<'a>(
     members: &Members,
     region: u64,
     entry: &Entry,
-    log_of: impl Fn(u64) -> Option<&'a MemRaftLog>,
+    log_of: impl Fn(u64) -> Option<&'a SimLog>,
 ) -> Result<(), Violation> {
     let Some(memberships) = members.regions.get(&region) else { return Ok(()) };
     let holds = |store: &u64| {
@@ -124,8 +124,8 @@ mod tests {
         Entry::from_raft(raw)
     }
 
-    fn log(entries: &[Entry]) -> MemRaftLog {
-        let log = MemRaftLog::default();
+    fn log(entries: &[Entry]) -> SimLog {
+        let log = SimLog::default();
         let mut batch = log.log_batch();
         batch.append(region_id(1), entries);
         let hard_state = HardState { term: 5, vote: 1, commit: 5 };

@@ -1,6 +1,6 @@
 //! The worker that hashes regions, so that their replicas can be compared.
 
-use engine_traits::mem::MemSnapshot;
+use crate::engine::SimSnapshot;
 use raftstore_core::{
     Event, TaskDone,
     consistency::{HashJob, RangeHash, RangeHashError, RangeQuestion},
@@ -10,7 +10,7 @@ use super::{NodeStep, World};
 use crate::{counters::Sometimes, queue::MICRO};
 
 impl World {
-    pub(super) fn queue_hashes(&mut self, store: u64, jobs: Vec<HashJob<MemSnapshot>>) {
+    pub(super) fn queue_hashes(&mut self, store: u64, jobs: Vec<HashJob<SimSnapshot>>) {
         for job in jobs {
             let Some(running) = self.nodes.get_mut(&store).and_then(|node| node.running.as_mut())
             else {

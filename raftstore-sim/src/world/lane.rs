@@ -1,5 +1,6 @@
 //! A lane's turn: take in what waits, ask what to do, do it.
 
+use crate::engine::{SimKv, SimLog};
 use raftstore_core::{Effects, Event, FatalError, PdAnswer, Ready, Task};
 
 use raftstore_proto::RegionId;
@@ -14,7 +15,7 @@ use crate::{disk::Crash, plan::TICK, queue::MICRO};
 #[derive(Default)]
 struct TurnOutput {
     late: Vec<Effects>,
-    rounds: Vec<Ready<engine_traits::mem::MemEngine, engine_traits::mem::MemRaftLog>>,
+    rounds: Vec<Ready<SimKv, SimLog>>,
     ticked: bool,
     proofs: usize,
     /// Regions that the events were about.

@@ -1,8 +1,8 @@
 //! Starting, stopping and killing stores.
 
+use crate::engine::SimKv;
 use std::{collections::VecDeque, sync::Arc};
 
-use engine_traits::mem::MemEngine;
 use raftstore_core::{
     Config, Event, Store, StoreMeta, StoreOptions,
     apply::ApplyWorker,
@@ -290,6 +290,6 @@ fn received_snapshots(node: &Node) -> Vec<(SnapKey, u64)> {
         .collect()
 }
 
-fn check_worker(kv: &MemEngine, config: &Config) -> CheckWorker<MemEngine> {
+fn check_worker(kv: &SimKv, config: &Config) -> CheckWorker<SimKv> {
     CheckWorker::new(kv.clone(), Arc::new(SizeAndKeys::of(config)))
 }

@@ -18,6 +18,7 @@ mod watch;
 mod workers;
 mod writer;
 
+use crate::engine::SimKv;
 use std::{collections::BTreeMap, fmt};
 
 use self::node::Input;
@@ -41,7 +42,6 @@ use crate::{
     splits::Again,
     transcript::Transcript,
 };
-use engine_traits::mem::MemEngine;
 use raftstore_core::{Event, Moment, Persisted, apply::ApplyOutcome};
 use raftstore_proto::Response;
 
@@ -59,7 +59,7 @@ pub(crate) enum NodeStep {
     /// An apply worker takes what waits for it.
     Apply(usize),
     /// An apply worker reports.
-    Applied(usize, ApplyOutcome<MemEngine>),
+    Applied(usize, ApplyOutcome<SimKv>),
     /// The region worker does a slice.
     Region,
     /// The region worker reports.

@@ -1,12 +1,12 @@
 //! One simulated store: what its process holds while it runs, and what is left when it
 //! does not.
 
+use crate::engine::{SimKv, SimLog, SimSnapshot};
 use std::{
     collections::{BTreeSet, VecDeque},
     sync::Arc,
 };
 
-use engine_traits::mem::{MemEngine, MemRaftLog, MemSnapshot};
 use raftstore_core::{
     Event, LaneId, MonoTime, Persisted, Store, StoreMeta, Writes,
     apply::{ApplyTask, ApplyWorker, SnapBuild},
@@ -36,7 +36,7 @@ pub(super) enum Input {
 /// One lane of a running store.
 #[derive(Debug)]
 pub(super) struct Lane {
-    pub(super) store: Store<MemEngine, MemRaftLog, Planted>,
+    pub(super) store: Store<SimKv, SimLog, Planted>,
     pub(super) inbox: VecDeque<Input>,
     pub(super) turn_scheduled: bool,
     /// The peers when last looked at, by region. `None` before the first look.
@@ -55,7 +55,7 @@ pub(super) struct SeenPeer {
 /// One apply worker of a running store.
 #[derive(Debug)]
 pub(super) struct ApplySlot {
-    pub(super) worker: ApplyWorker<MemEngine, Planted>,
+    pub(super) worker: ApplyWorker<SimKv, Planted>,
     pub(super) queue: VecDeque<ApplyTask>,
     pub(super) busy: bool,
 }
@@ -64,18 +64,18 @@ pub(super) struct ApplySlot {
 #[derive(Debug)]
 pub(crate) struct Running {
     pub(crate) meta: Arc<StoreMeta>,
-    pub(crate) reader: LocalReader<MemEngine>,
+    pub(crate) reader: LocalReader<SimKv>,
     pub(super) lanes: Vec<Lane>,
-    pub(super) waiting_rounds: VecDeque<Writes<MemEngine, MemRaftLog>>,
+    pub(super) waiting_rounds: VecDeque<Writes<SimKv, SimLog>>,
     pub(super) writer_busy: bool,
     pub(super) apply: Vec<ApplySlot>,
-    pub(super) region_worker: RegionWorker<MemEngine, Planted>,
+    pub(super) region_worker: RegionWorker<SimKv, Planted>,
     pub(super) region_busy: bool,
-    pub(super) check_worker: CheckWorker<MemEngine>,
+    pub(super) check_worker: CheckWorker<SimKv>,
     pub(super) check_busy: bool,
-    pub(super) builds: VecDeque<SnapBuild<MemSnapshot>>,
+    pub(super) builds: VecDeque<SnapBuild<SimSnapshot>>,
     pub(super) build_busy: bool,
-    pub(super) hash_worker: HashWorker<MemSnapshot>,
+    pub(super) hash_worker: HashWorker<SimSnapshot>,
     pub(super) hash_busy: bool,
     pub(super) sync_wanted: bool,
     pub(super) sync_busy: bool,

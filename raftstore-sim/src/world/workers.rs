@@ -1,6 +1,7 @@
 //! The workers of a store: apply pool, region worker, snapshot builder, data engine sync.
 
-use engine_traits::{KvEngine, mem::MemEngine};
+use crate::engine::SimKv;
+use engine_traits::KvEngine;
 use raftstore_core::{
     Event, InstallOutcome, Task, TaskDone,
     apply::{ApplyEvent, ApplyOutcome, ApplyTask, ApplyWork, ExecResult},
@@ -74,7 +75,7 @@ impl World {
         &mut self,
         store: u64,
         slot: usize,
-        outcome: ApplyOutcome<MemEngine>,
+        outcome: ApplyOutcome<SimKv>,
     ) {
         let life = self.nodes[&store].life;
         for (reply, response) in outcome.answers {

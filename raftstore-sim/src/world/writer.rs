@@ -1,6 +1,7 @@
 //! The writer of a store: takes all rounds that wait, writes them as one group, proves it.
 
-use engine_traits::mem::{Leaves, MemEngine, MemRaftLog};
+use crate::engine::{SimKv, SimLog};
+use engine_traits::mem::Leaves;
 use raftstore_core::{Persisted, Writes};
 
 use super::{
@@ -13,7 +14,7 @@ use crate::{counters::Sometimes, planted::Planted, queue::MICRO};
 const GROUP: usize = 64;
 
 impl World {
-    pub(super) fn queue_round(&mut self, store: u64, writes: Writes<MemEngine, MemRaftLog>) {
+    pub(super) fn queue_round(&mut self, store: u64, writes: Writes<SimKv, SimLog>) {
         let Some(running) = self.nodes.get_mut(&store).and_then(|node| node.running.as_mut())
         else {
             return;

@@ -2,7 +2,7 @@
 //! beside it; here it meets PD and several stores.
 
 use engine_traits::{
-    Cf, Durability, KvEngine, Range, Reader, WriteBatch,
+    Cf, Durability, KvEngine, RaftEngine, Range, Reader, WriteBatch,
     mem::{MemEngine, MemRaftLog},
 };
 use pd_client::{
@@ -29,8 +29,8 @@ fn info(store: StoreId) -> StoreInfo {
 /// Bootstraps a store against a PD to the end.
 fn bootstrap(
     cluster: u64,
-    kv: &MemEngine,
-    log: &MemRaftLog,
+    kv: &impl KvEngine,
+    log: &impl RaftEngine,
     pd: &mut PdCore,
     lie: bool,
 ) -> Result<StoreId, BootstrapError> {

@@ -1,6 +1,7 @@
 //! The data engine's suite: shorthand for its cases, and the runs over them.
 
 mod batches;
+mod capabilities;
 mod crash;
 mod cursors;
 mod durability;

@@ -3,9 +3,9 @@
 use bytes::Bytes;
 use raftstore_proto::Cf;
 
-use super::super::case::{Failure, Verdict, ensure, same};
+use super::super::case::{Failure, Verdict, same};
 use super::super::fixture::KvFixture;
-use super::{Row, keys, put, put_letters, scan, with_engine, write};
+use super::{keys, put, put_letters, scan, with_engine, write};
 use crate::Direction::{Backward, Forward};
 use crate::Durability::{Buffered, Synced};
 use crate::{KvEngine, Range, Reader, WriteBatch};
@@ -114,57 +114,4 @@ pub(super) fn snapshot_outlives_its_handle<F: KvFixture>(make: &dyn Fn() -> F) -
         std::thread::scope(|scope| scope.spawn(|| keys(&snapshot, CF, Range::ALL, Forward)).join());
     let read = read.map_err(|_| Failure::Failed("the reading thread panicked".to_owned()))??;
     same("rows", &read.as_str(), &"abc")
-}
-
-/// The approximate size of a range is within a factor of four, or at least the limit.
-pub(super) fn approximate_size_is_of_the_right_order<F: KvFixture>(
-    make: &dyn Fn() -> F,
-) -> Verdict {
-    with_engine(make, |engine| {
-        write(engine, Synced, |batch| {
-            for number in 0..2_000_u32 {
-                batch.put(CF, &number.to_be_bytes(), &[7; 1020]);
-            }
-        })?;
-        let (low, high) = (500_u32.to_be_bytes(), 1500_u32.to_be_bytes());
-        let size = engine.approximate_size(CF, Range::new(&low, &high), u64::MAX)?;
-        ensure!((256_000..=4_096_000).contains(&size), "{size} for 1024000 bytes");
-        let size = engine.approximate_size(CF, Range::ALL, 100_000)?;
-        ensure!(size >= 100_000, "{size} for 2048000 bytes with a limit of 100000");
-        Ok(())
-    })
-}
-
-/// Ingested rows are readable like written ones, and neighbours stay.
-pub(super) fn ingested_rows_are_readable<F: KvFixture>(make: &dyn Fn() -> F) -> Verdict {
-    with_engine(make, |engine| {
-        put(engine, CF, b"a", b"below")?;
-        put(engine, CF, b"z", b"above")?;
-        let rows: Vec<Row> = (0..3_000_u32)
-            .map(|number| (Bytes::from(format!("k{number:06}")), Bytes::from(vec![1; 600])))
-            .collect();
-        engine.ingest(CF, &mut rows.iter().cloned())?;
-        let got = scan(engine, CF, Range::new(b"k", b"l"), Forward)?;
-        ensure!(got == rows, "{} rows came back of {}", got.len(), rows.len());
-        same("below", &engine.get(CF, b"a")?, &Some(Bytes::from("below")))?;
-        same("above", &engine.get(CF, b"z")?, &Some(Bytes::from("above")))?;
-        engine.ingest(CF, &mut std::iter::empty())?;
-        Ok(())
-    })
-}
-
-/// Compaction changes no data, neither in the range nor beside it.
-pub(super) fn compaction_keeps_the_data<F: KvFixture>(make: &dyn Fn() -> F) -> Verdict {
-    with_engine(make, |engine| {
-        for cf in Cf::ALL {
-            put_letters(engine, cf, "abcdefg")?;
-            write(engine, Synced, |batch| batch.delete_range(cf, Range::new(b"c", b"e")))?;
-        }
-        engine.compact(CF, Range::new(b"b", b"f"))?;
-        engine.compact(CF, Range::ALL)?;
-        for cf in Cf::ALL {
-            same("rows", &keys(engine, cf, Range::ALL, Forward)?.as_str(), &"abefg")?;
-        }
-        Ok(())
-    })
 }

@@ -1,5 +1,6 @@
 //! The log engine's suite: shorthand for its cases, and the runs over them.
 
+mod log_capabilities;
 mod log_crash;
 mod log_durability;
 mod log_model;
