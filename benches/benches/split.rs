@@ -2,9 +2,13 @@
 //! redb: for how long the writes of the part that keeps its id stop, and how soon the new part
 //! serves.
 //!
-//! The longest time between two acknowledgements is looked for from the wish for a split until
-//! both parts serve, and in a time as long before it, when nothing was cut: the three stores
-//! share one disk, and stop now and then for each other's syncs.
+//! A write of the part that keeps its id is one that was under way at some moment from the wish
+//! for a split until both parts serve. The longest of these tells for how long writes stopped; it
+//! is compared with the longest in a time as long before, when nothing was cut: the three
+//! stores share one disk, and stop now and then for each other's syncs.
+//!
+//! Clients are paced: at the machine's limit a write waits for those before it, and what is
+//! seen is the queue.
 //!
 //! `cargo bench -p raftstore-benches --bench split -- --splits 100 --clients 64`
 //!
@@ -19,7 +23,8 @@ use std::{
 
 use bytes::Bytes;
 use clap::Parser;
-use engine_redb::{RedbEngine, RedbOptions, RedbRaftLog, open_raft_log};
+use engine_raftlog::{RaftLog, RaftLogOptions};
+use engine_redb::{RedbEngine, RedbOptions};
 use engine_traits::{Cf, Durability, KvEngine, RaftEngine, RaftLogBatch, WriteBatch};
 use raftstore_benches::{
     Numbers,
@@ -43,6 +48,9 @@ struct Options {
     /// Clients, half of them on either side of the next cut.
     #[arg(long, default_value_t = 64)]
     clients: usize,
+    /// Writes per second, of all clients together; 0 for as many as are acknowledged.
+    #[arg(long, default_value_t = 2_000)]
+    rate: u32,
     /// Bytes of a value.
     #[arg(long, default_value_t = 256)]
     value_bytes: usize,
@@ -100,6 +108,10 @@ fn main() -> Result<(), BoxError> {
     let keys = (0..options.clients).map(|client| key_of(client, 0)).collect();
     let value = Numbers::new(1).bytes(options.value_bytes);
     let mut load = Load::new(cluster.handles.clone(), &regions, keys, value);
+    if options.rate > 0 {
+        let clients = u32::try_from(options.clients)?;
+        load.pace = Duration::from_secs(1) * clients / options.rate;
+    }
     let mut measured = Measured { each: options.each, ..Measured::default() };
     load.run(Instant::now() + PATIENCE, |_| true);
     load.run(Instant::now() + Duration::from_secs(1), |_| false);
@@ -114,12 +126,11 @@ fn main() -> Result<(), BoxError> {
     Ok(())
 }
 
-fn engines(folder: &TempDir, store: u64) -> Result<(RedbEngine, RedbRaftLog), BoxError> {
+fn engines(folder: &TempDir, store: u64) -> Result<(RedbEngine, RaftLog), BoxError> {
     let folder = folder.path().join(format!("store-{store}"));
     std::fs::create_dir(&folder)?;
-    let options = RedbOptions::default();
-    let data = RedbEngine::open(folder.join("data"), &options)?;
-    Ok((data, open_raft_log(folder.join("log"), &options)?))
+    let data = RedbEngine::open(folder.join("data"), &RedbOptions::default())?;
+    Ok((data, RaftLog::open(folder.join("log"), &RaftLogOptions::default())?))
 }
 
 /// The key that a client writes while cut number `split` is prepared: those of even number lie
@@ -168,14 +179,15 @@ impl Parts {
 /// What splits have done to writes.
 #[derive(Default)]
 struct Measured {
-    /// Longest time between two acknowledgements of the part that keeps its id, without a
-    /// split and around one.
-    gap_before: Percentiles,
-    gap_around: Percentiles,
-    /// The time between two of them in which a split was applied.
-    stop: Percentiles,
-    /// Latency of writes before a split.
+    /// The longest write of the part that keeps its id, without a split and around one.
+    longest_before: Percentiles,
+    longest_around: Percentiles,
+    /// By how much the second exceeds the first.
+    more: Percentiles,
+    /// Latency of writes of that part before a split, and of those under way while one is
+    /// asked for, executed and followed.
     write: Percentiles,
+    write_around: Percentiles,
     /// From the wish for a split until it was answered, which is when it was applied.
     applied: Percentiles,
     /// From then until the new part has acknowledged a write.
@@ -194,67 +206,69 @@ impl Measured {
         // Clients move over to the region first.
         load.run(Instant::now() + AFTER, |_| false);
         let begun = Instant::now();
-        let mut acks = Vec::new();
+        let mut stayed = Vec::new();
+        let mut writes = 0;
         load.run(begun + BEFORE, |ack| {
-            acks.push(ack);
+            writes += 1;
+            stayed.extend(stays(&ack).then_some(ack));
             false
         });
-        self.writes += acks.len() as u64;
+        self.writes += writes;
         self.seconds += begun.elapsed().as_secs_f64();
-        acks.iter().for_each(|ack| self.write.add(ack.at - ack.sent));
+        stayed.iter().for_each(|ack| self.write.add(ack.at - ack.sent));
         let (region, leader) = load.route(&cut);
         let handle = load.handle(leader.store).clone();
         let asked = Instant::now();
         let reply = handle.split_region(region.id, region.epoch, vec![cut]);
         let applied = thread::spawn(move || (reply.wait(), Instant::now()));
-        let mut stayed: Vec<Instant> =
-            acks.iter().filter(|ack| stays(ack)).map(|ack| ack.at).collect();
         let mut first = None;
         load.run(asked + PATIENCE, |ack| {
-            stayed.extend(stays(&ack).then_some(ack.at));
+            stayed.extend(stays(&ack).then_some(ack));
             if ack.region != region.id {
                 first = Some(ack.at);
             }
             first.is_some()
         });
         load.run(Instant::now() + AFTER, |ack| {
-            stayed.extend(stays(&ack).then_some(ack.at));
+            stayed.extend(stays(&ack).then_some(ack));
             false
         });
         let (answer, at) = applied.join().map_err(|_| "the split's waiter has panicked")?;
         answer.body.map_err(|error| format!("the split was refused: {error}"))?;
         let first = first.ok_or("the new part never served")?;
-        stayed.sort_unstable();
-        let lasted = first.saturating_duration_since(asked);
+        let lasted = first.saturating_duration_since(asked).min(BEFORE / 2);
         let earlier = asked.checked_sub(BEFORE / 2).ok_or("the clock has just begun")?;
-        self.gap_before.add(longest_gap(&stayed, earlier, earlier + lasted.min(BEFORE / 2)));
-        self.gap_around.add(longest_gap(&stayed, asked, first));
-        self.stop.add(longest_gap(&stayed, at, at));
-        if self.each {
-            let (gap, stop) = (longest_gap(&stayed, asked, first), longest_gap(&stayed, at, at));
-            let (applied, served) = (at - asked, first.saturating_duration_since(at));
-            println!("{split}: gap {gap:?}, stop {stop:?}, applied {applied:?}, served {served:?}");
-        }
+        let before = longest(&stayed, earlier, earlier + lasted);
+        let around = longest(&stayed, asked, first);
+        self.longest_before.add(before);
+        self.longest_around.add(around);
+        self.more.add(around.saturating_sub(before));
+        let within = stayed.iter().filter(|ack| ack.at > asked && ack.sent <= first);
+        within.for_each(|ack| self.write_around.add(ack.at - ack.sent));
         self.applied.add(at - asked);
         self.served.add(first.saturating_duration_since(at));
+        if self.each {
+            let (applied, served) = (at - asked, first.saturating_duration_since(at));
+            println!("{split}: {before:?}, {around:?}, applied {applied:?}, served {served:?}");
+        }
         Ok(())
     }
 
     fn print(&self, unit: Duration) {
-        let count = self.gap_around.count();
+        let count = self.longest_around.count();
         println!("splits {count}, writes {:.0} per second", self.writes as f64 / self.seconds);
-        println!("a write                        {}", self.write.line(unit));
-        println!("longest gap without a split    {}", self.gap_before.line(unit));
-        println!("longest gap around a split     {}", self.gap_around.line(unit));
-        println!("gap in which it was applied    {}", self.stop.line(unit));
+        println!("a write, nothing is cut        {}", self.write.line(unit));
+        println!("a write of the part that stays {}", self.write_around.line(unit));
+        println!("longest without a split        {}", self.longest_before.line(unit));
+        println!("longest around a split         {}", self.longest_around.line(unit));
+        println!("  more than without            {}", self.more.line(unit));
         println!("split asked until applied      {}", self.applied.line(unit));
         println!("applied until new part served  {}", self.served.line(unit));
     }
 }
 
-/// The longest time between two of these moments, in order, that lies in part between `from`
-/// and `to`.
-fn longest_gap(moments: &[Instant], from: Instant, to: Instant) -> Duration {
-    let within = moments.windows(2).filter(|pair| pair[1] > from && pair[0] <= to);
-    within.map(|pair| pair[1] - pair[0]).max().unwrap_or_default()
+/// The longest of the writes that were under way at some moment between `from` and `to`.
+fn longest(acks: &[Acknowledged], from: Instant, to: Instant) -> Duration {
+    let within = acks.iter().filter(|ack| ack.at > from && ack.sent <= to);
+    within.map(|ack| ack.at - ack.sent).max().unwrap_or_default()
 }

@@ -12,7 +12,7 @@ use raftstore_core::{
     seed,
 };
 use raftstore_proto::{ClusterId, Epoch, Peer, PeerId, Region, RegionId, StoreId};
-use transport_traits::{BoxError, ChannelConfig, ChannelHub};
+use transport_traits::{BoxError, ChannelConfig, ChannelHub, SnapStore};
 
 const CLUSTER: ClusterId = ClusterId::must(1);
 
@@ -37,6 +37,18 @@ pub fn row_of_regions(count: u64, stores: u64, border: impl Fn(u64) -> Bytes) ->
         .collect()
 }
 
+fn seed_all<K: KvEngine, R: RaftEngine>(
+    engines: &[(K, R)],
+    regions: &[Region],
+) -> Result<(), BoxError> {
+    for ((kv, raft), number) in engines.iter().zip(1..) {
+        let store = StoreId::must(number);
+        seed::seed_store(kv, CLUSTER, store)?;
+        seed::seed_regions(kv, raft, regions, store)?;
+    }
+    Ok(())
+}
+
 /// Running stores, numbered from 1.
 #[derive(Debug)]
 pub struct Cluster<K: KvEngine> {
@@ -58,20 +70,56 @@ impl<K: KvEngine> Cluster<K> {
         engines: Vec<(K, R)>,
         regions: &[Region],
     ) -> Result<Self, BoxError> {
+        seed_all(&engines, regions)?;
+        Self::launch(config, engines, regions, |_| Ok(None))
+    }
+
+    /// Starts stores on engines that have run before with these regions.
+    ///
+    /// # Errors
+    /// As for [`Cluster::start`].
+    pub fn start_again<R: RaftEngine>(
+        config: &Config,
+        engines: Vec<(K, R)>,
+        regions: &[Region],
+    ) -> Result<Self, BoxError> {
+        Self::launch(config, engines, regions, |_| Ok(None))
+    }
+
+    /// The same, with a place for region snapshots other than memory.
+    ///
+    /// # Errors
+    /// As for [`Cluster::start`], and those of `snaps`.
+    pub fn start_with<R: RaftEngine>(
+        config: &Config,
+        engines: Vec<(K, R)>,
+        regions: &[Region],
+        snaps: impl Fn(StoreId) -> Result<Option<Arc<dyn SnapStore>>, BoxError>,
+    ) -> Result<Self, BoxError> {
+        seed_all(&engines, regions)?;
+        Self::launch(config, engines, regions, snaps)
+    }
+
+    fn launch<R: RaftEngine>(
+        config: &Config,
+        engines: Vec<(K, R)>,
+        regions: &[Region],
+        snaps: impl Fn(StoreId) -> Result<Option<Arc<dyn SnapStore>>, BoxError>,
+    ) -> Result<Self, BoxError> {
         let pd = MockPd::new(CLUSTER, PdConfig::manual());
         pd.with_core(|core, _| core.seed(regions.to_vec()))?;
         let hub = ChannelHub::new(ChannelConfig::default())?;
         let mut nodes = Vec::new();
         for ((kv, raft), number) in engines.into_iter().zip(1..) {
             let store = StoreId::must(number);
-            seed::seed_store(&kv, CLUSTER, store)?;
-            seed::seed_regions(&kv, &raft, regions, store)?;
             let driver = Arc::new(pd.clone());
             let address = format!("store {number}");
-            nodes.push(Node::start(NodeOptions {
-                config: config.clone(),
-                ..NodeOptions::new(CLUSTER, address, kv, raft, driver, hub.connect())
-            })?);
+            let mut options = NodeOptions::new(CLUSTER, address, kv, raft, driver, hub.connect());
+            options.config = config.clone();
+            if let Some(snaps) = snaps(store)? {
+                options.snaps = snaps;
+            }
+            nodes.push(Node::start(options)?);
         }
         let handles = nodes.iter().map(Node::handle).collect();
         Ok(Self { pd, hub, nodes, handles })

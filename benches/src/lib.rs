@@ -3,14 +3,22 @@
 //! engine is added in one place.
 
 pub mod cluster;
+pub mod figures;
 pub mod load;
+pub mod machine;
+pub mod paper;
 pub mod percentiles;
 pub mod process;
 pub mod sync;
+pub mod work;
+
+use std::path::Path;
 
 use bytes::Bytes;
 use engine_raftlog::{RaftLog, RaftLogOptions};
 use engine_redb::{RedbEngine, RedbOptions, RedbRaftLog, open_raft_log};
+#[cfg(feature = "rocksdb")]
+use engine_rocks::{RocksEngine, RocksOptions, RocksRaftLog};
 use engine_traits::{
     KvEngine, RaftEngine, Result,
     mem::{MemEngine, MemRaftLog},
@@ -24,34 +32,62 @@ pub const KEY_BYTES: usize = 16;
 /// Bytes of a value, and of an entry's payload.
 pub const VALUE_BYTES: usize = 256;
 
-/// Makes data engines for a benchmark, each empty.
-pub trait KvFactory {
+/// Makes data engines for a benchmark. An engine joins with one of these and one line in each
+/// of `benches/data_engines.rs` and `src/main.rs`.
+pub trait KvFactory: 'static {
     /// What it makes.
     type Engine: KvEngine;
 
     /// One word for the tables.
     const NAME: &'static str;
 
-    /// An empty engine. It lasts as long as the folder returned with it.
+    /// Whether it stores anything in the folder.
+    const ON_DISK: bool = true;
+
+    /// Opens the engine in `folder`, or makes it.
     ///
     /// # Errors
     /// If the engine cannot be opened.
-    fn make() -> Result<(Self::Engine, Option<TempDir>)>;
+    fn open(folder: &Path) -> Result<Self::Engine>;
+
+    /// An empty engine. It lasts as long as the folder returned with it, on the disk of the
+    /// system's temporary folder: set TMPDIR to measure another.
+    ///
+    /// # Errors
+    /// If the engine cannot be opened.
+    fn make() -> Result<(Self::Engine, TempDir)> {
+        let folder = temporary_folder();
+        Ok((Self::open(folder.path())?, folder))
+    }
 }
 
-/// Makes raft logs for a benchmark, each empty.
-pub trait LogFactory {
+/// Makes raft logs for a benchmark. A log joins with one of these and one line in each of
+/// `benches/raft_logs.rs` and `src/main.rs`.
+pub trait LogFactory: 'static {
     /// What it makes.
     type Engine: RaftEngine;
 
     /// One word for the tables.
     const NAME: &'static str;
 
-    /// An empty log. It lasts as long as the folder returned with it.
+    /// Whether it stores anything in the folder.
+    const ON_DISK: bool = true;
+
+    /// Opens the log in `folder`, or makes it.
     ///
     /// # Errors
     /// If the log cannot be opened.
-    fn make() -> Result<(Self::Engine, Option<TempDir>)>;
+    fn open(folder: &Path) -> Result<Self::Engine>;
+
+    /// An empty log. It lasts as long as the folder returned with it, on the disk of the
+    /// system's temporary folder: set TMPDIR to measure another.
+    ///
+    /// # Errors
+    /// If the log cannot be opened.
+    fn make() -> Result<(Self::Engine, TempDir)> {
+        let folder = temporary_folder();
+        Ok((Self::open(folder.path())?, folder))
+    }
 }
 
 /// The engines in memory.
@@ -61,23 +97,24 @@ pub struct Memory;
 impl KvFactory for Memory {
     type Engine = MemEngine;
     const NAME: &'static str = "memory";
+    const ON_DISK: bool = false;
 
-    fn make() -> Result<(MemEngine, Option<TempDir>)> {
-        Ok((MemEngine::new(), None))
+    fn open(_: &Path) -> Result<MemEngine> {
+        Ok(MemEngine::new())
     }
 }
 
 impl LogFactory for Memory {
     type Engine = MemRaftLog;
     const NAME: &'static str = "memory";
+    const ON_DISK: bool = false;
 
-    fn make() -> Result<(MemRaftLog, Option<TempDir>)> {
-        Ok((MemRaftLog::new(), None))
+    fn open(_: &Path) -> Result<MemRaftLog> {
+        Ok(MemRaftLog::new())
     }
 }
 
-/// The engines on files of redb, on the disk of the system's temporary folder: set TMPDIR
-/// to measure another.
+/// The engines on files of redb.
 #[derive(Debug)]
 pub struct Redb;
 
@@ -85,10 +122,8 @@ impl KvFactory for Redb {
     type Engine = RedbEngine;
     const NAME: &'static str = "redb";
 
-    fn make() -> Result<(RedbEngine, Option<TempDir>)> {
-        let folder = temporary_folder();
-        let engine = RedbEngine::open(folder.path().join("data"), &RedbOptions::default())?;
-        Ok((engine, Some(folder)))
+    fn open(folder: &Path) -> Result<RedbEngine> {
+        RedbEngine::open(folder.join("data"), &RedbOptions::default())
     }
 }
 
@@ -96,14 +131,12 @@ impl LogFactory for Redb {
     type Engine = RedbRaftLog;
     const NAME: &'static str = "redb";
 
-    fn make() -> Result<(RedbRaftLog, Option<TempDir>)> {
-        let folder = temporary_folder();
-        let log = open_raft_log(folder.path().join("log"), &RedbOptions::default())?;
-        Ok((log, Some(folder)))
+    fn open(folder: &Path) -> Result<RedbRaftLog> {
+        open_raft_log(folder.join("log"), &RedbOptions::default())
     }
 }
 
-/// The log on raft-engine, on the same disk as [`Redb`].
+/// The log on raft-engine.
 #[derive(Debug)]
 pub struct RaftLogFiles;
 
@@ -111,10 +144,49 @@ impl LogFactory for RaftLogFiles {
     type Engine = RaftLog;
     const NAME: &'static str = "raft-engine";
 
-    fn make() -> Result<(RaftLog, Option<TempDir>)> {
-        let folder = temporary_folder();
-        let log = RaftLog::open(folder.path().join("log"), &RaftLogOptions::default())?;
-        Ok((log, Some(folder)))
+    fn open(folder: &Path) -> Result<RaftLog> {
+        RaftLog::open(folder.join("log"), &RaftLogOptions::default())
+    }
+}
+
+/// The engines on RocksDB.
+#[cfg(feature = "rocksdb")]
+#[derive(Debug)]
+pub struct Rocks;
+
+#[cfg(feature = "rocksdb")]
+impl KvFactory for Rocks {
+    type Engine = RocksEngine;
+    const NAME: &'static str = "rocksdb";
+
+    fn open(folder: &Path) -> Result<RocksEngine> {
+        RocksEngine::open(folder.join("data"), &RocksOptions::default())
+    }
+}
+
+#[cfg(feature = "rocksdb")]
+impl LogFactory for Rocks {
+    type Engine = RocksRaftLog;
+    const NAME: &'static str = "rocksdb";
+
+    fn open(folder: &Path) -> Result<RocksRaftLog> {
+        engine_rocks::open_raft_log(folder.join("log"), &RocksOptions::default())
+    }
+}
+
+/// The data engine on RocksDB without a write-ahead log of its own.
+#[cfg(feature = "rocksdb")]
+#[derive(Debug)]
+pub struct RocksNoLog;
+
+#[cfg(feature = "rocksdb")]
+impl KvFactory for RocksNoLog {
+    type Engine = RocksEngine;
+    const NAME: &'static str = "rocksdb, log off";
+
+    fn open(folder: &Path) -> Result<RocksEngine> {
+        let options = RocksOptions::default().with_write_ahead_log(false);
+        RocksEngine::open(folder.join("data"), &options)
     }
 }
 

@@ -44,6 +44,8 @@ pub struct Load<K: KvEngine> {
     answers: Receiver<Answer>,
     /// Clients that stay away, by when they come back.
     away: BinaryHeap<Reverse<(Instant, usize)>>,
+    /// A client's writes begin at least so far apart; zero for as fast as they are answered.
+    pub pace: Duration,
     /// Refusals so far.
     pub refusals: u64,
 }
@@ -80,7 +82,17 @@ impl<K: KvEngine> Load<K> {
         let now = Instant::now();
         let away = (0..keys.len()).map(|client| Reverse((now, client))).collect();
         let clients = keys.into_iter().map(|key| Client { key, sent: now }).collect();
-        Self { handles, routes, value, clients, sender, answers, away, refusals: 0 }
+        Self {
+            handles,
+            routes,
+            value,
+            clients,
+            sender,
+            answers,
+            away,
+            pace: Duration::ZERO,
+            refusals: 0,
+        }
     }
 
     /// What `client` writes from its next request on.
@@ -114,6 +126,15 @@ impl<K: KvEngine> Load<K> {
 
     /// Has clients write until `until`, or until `take` says that it has seen enough.
     pub fn run(&mut self, until: Instant, mut take: impl FnMut(Acknowledged) -> bool) {
+        self.run_with(until, |ack, _| take(ack));
+    }
+
+    /// The same; `take` may choose the key that the client writes next.
+    pub fn run_with(
+        &mut self,
+        until: Instant,
+        mut take: impl FnMut(Acknowledged, &mut Bytes) -> bool,
+    ) {
         loop {
             let now = Instant::now();
             if now >= until {
@@ -133,10 +154,17 @@ impl<K: KvEngine> Load<K> {
             let (client, region, at) = (answer.client, answer.region, answer.at);
             match answer.response.body {
                 Ok(_) => {
-                    let sent = self.clients[client].sent;
-                    self.clients[client].sent = at;
-                    self.send(client);
-                    if take(Acknowledged { client, region, sent, at }) {
+                    let of = &mut self.clients[client];
+                    let due = of.sent + self.pace;
+                    let ack = Acknowledged { client, region, sent: of.sent, at };
+                    let enough = take(ack, &mut of.key);
+                    of.sent = at.max(due);
+                    if due <= at {
+                        self.send(client);
+                    } else {
+                        self.away.push(Reverse((due, client)));
+                    }
+                    if enough {
                         return;
                     }
                 }

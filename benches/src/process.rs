@@ -27,3 +27,13 @@ pub fn cpu_time() -> Result<Duration, BoxError> {
     let (user, system): (u64, u64) = (fields[11].parse()?, fields[12].parse()?);
     Ok(Duration::from_millis((user + system) * 10))
 }
+
+/// Bytes that this process has caused to be written to storage.
+///
+/// # Errors
+/// Where there is no /proc.
+pub fn written_bytes() -> Result<u64, BoxError> {
+    let io = fs::read_to_string("/proc/self/io")?;
+    let figure = io.lines().find_map(|line| line.strip_prefix("write_bytes: "));
+    Ok(figure.ok_or("no write_bytes")?.trim().parse()?)
+}
