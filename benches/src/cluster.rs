@@ -44,7 +44,8 @@ fn seed_all<K: KvEngine, R: RaftEngine>(
     for ((kv, raft), number) in engines.iter().zip(1..) {
         let store = StoreId::must(number);
         seed::seed_store(kv, CLUSTER, store)?;
-        seed::seed_regions(kv, raft, regions, store)?;
+        let here = regions.iter().filter(|region| region.peer_on(store).is_some());
+        seed::seed_regions(kv, raft, &here.cloned().collect::<Vec<_>>(), store)?;
     }
     Ok(())
 }

@@ -22,6 +22,9 @@ use crate::{
 
 const PATIENCE: Duration = Duration::from_secs(300);
 
+/// Where the log of a region begins that was there from the start.
+const FIRST: u64 = 5;
+
 /// Bytes of a row's value.
 const ROW: u64 = 4 << 10;
 
@@ -40,6 +43,9 @@ pub fn snapshot<K: KvFactory, L: LogFactory>(bytes: u64) -> Result<f64, BoxError
     let settings = Config {
         pd_heartbeat_tick_interval: Duration::from_millis(100),
         split_region_check_tick_interval: Duration::ZERO,
+        raft_log_gc_tick_interval: Duration::from_millis(100),
+        raft_log_gc_size_limit: 1 << 20,
+        raft_log_gc_count_limit: 16,
         ..config()
     };
     let snaps = |store: StoreId| -> Result<Option<Arc<dyn SnapStore>>, BoxError> {
@@ -49,6 +55,13 @@ pub fn snapshot<K: KvFactory, L: LogFactory>(bytes: u64) -> Result<f64, BoxError
     let cluster = Cluster::start_with(&settings, made.engines, &regions, snaps)?;
     fill(&cluster, &region, bytes)?;
     // A log that begins later than the region makes it a snapshot instead of a replay.
+    let until = Instant::now() + PATIENCE;
+    while truncated(&cluster).is_none_or(|upto| upto <= FIRST) {
+        if Instant::now() > until {
+            return Err("the log was never cut".into());
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
     let begun = Instant::now();
     let new = Peer::learner(PeerId::must(1_000), StoreId::must(2));
     let change = PeerChange { kind: ChangeKind::AddLearner, peer: new };
@@ -68,6 +81,11 @@ pub fn snapshot<K: KvFactory, L: LogFactory>(bytes: u64) -> Result<f64, BoxError
         return Err("the log was replayed: nothing was measured".into());
     }
     Ok(bytes as f64 / seconds)
+}
+
+fn truncated<K: engine_traits::KvEngine>(cluster: &Cluster<K>) -> Option<u64> {
+    let peers = cluster.handles[0].peers(PATIENCE);
+    peers.first().map(|peer| peer.applied.truncated.index)
 }
 
 fn applied<K: engine_traits::KvEngine>(cluster: &Cluster<K>, place: usize) -> Option<u64> {
