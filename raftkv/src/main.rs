@@ -17,6 +17,7 @@ mod cluster;
 mod demo;
 mod input;
 mod layout;
+mod load;
 mod machine;
 mod manifest;
 mod pd;
@@ -51,6 +52,16 @@ enum Commands {
                             be served, 2 for arguments or a directory that cannot be used."
     )]
     Pd(pd::PdArguments),
+    /// Fills a cluster with records
+    #[command(
+        after_help = "Exit status: 0 if every record was stored, 1 if not, 2 without a cluster."
+    )]
+    Load(load::LoadArguments),
+    /// Has clients work on the records that `raftkv load` has stored, and tells how fast that went
+    #[command(
+        after_help = "Exit status: 0 if every request succeeded, 1 if not, 2 without a cluster."
+    )]
+    Bench(load::BenchArguments),
 }
 
 #[derive(Debug, clap::Args)]
@@ -117,6 +128,8 @@ fn main() -> ExitCode {
     match Arguments::parse().command {
         Commands::Demo(arguments) => demo(arguments),
         Commands::Pd(arguments) => pd::run(arguments),
+        Commands::Load(arguments) => load::load(&arguments),
+        Commands::Bench(arguments) => load::bench(&arguments),
     }
 }
 

@@ -88,7 +88,7 @@ impl Cluster {
     async fn ask(&self, client: u64, ask: &Ask) -> Result<(), BoxError> {
         match self {
             Self::Etcd(cluster) => cluster.ask(client, ask).await,
-            Self::Raftkv(cluster) => cluster.ask(client, ask).await,
+            Self::Raftkv(cluster) => cluster.ask(ask).await,
         }
     }
 }
