@@ -26,6 +26,12 @@ use engine_traits::{
 use raftstore_proto::{Entry, EntryFlags, RegionId};
 use tempfile::TempDir;
 
+/// What a program with such a load chooses: many small pieces are taken by one thread and given
+/// back by another.
+#[cfg(feature = "mimalloc")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Bytes of a key.
 pub const KEY_BYTES: usize = 16;
 
