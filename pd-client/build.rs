@@ -103,6 +103,6 @@ mod stubs {
             .route_name(route)
             .input_type(format!("raftstore_grpc::pb::pdpb::{request}"))
             .output_type(format!("raftstore_grpc::pb::pdpb::{answer}"))
-            .codec_path("raftstore_grpc::ProtobufCodec")
+            .codec_path("raftstore_grpc::GuardedCodec")
     }
 }

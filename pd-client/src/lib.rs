@@ -9,6 +9,8 @@
 
 mod client;
 mod cluster;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod error;
 #[cfg(feature = "grpc")]
 pub mod grpc;

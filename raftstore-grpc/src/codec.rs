@@ -9,13 +9,15 @@ use tonic::{
     codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
 };
 
+use crate::guard::Guard;
+
 /// A tonic codec that sends `T` and receives `U`.
 ///
 /// A message is written straight into tonic's buffer. One that is read shares the bytes it
 /// came in: its `bytes` fields are slices of the frame, not copies of it. tonic bounds the
-/// frame (4 MiB unless a service says otherwise) before it is decoded, and rust-protobuf bounds
-/// nesting; whoever accepts frames whose decoded form may be much larger than they are
-/// passes them through `raftstore_proto::guard` first.
+/// frame (4 MiB unless a service says otherwise) before it is decoded, and nothing else is:
+/// whoever accepts frames from everybody uses [`GuardedCodec`], or passes them through
+/// `raftstore_proto::guard` first.
 pub struct ProtobufCodec<T, U>(PhantomData<(T, U)>);
 
 impl<T, U> Default for ProtobufCodec<T, U> {
@@ -92,6 +94,65 @@ fn parse<U: Message>(frame: &bytes::Bytes) -> Result<U, ProtobufError> {
     input.check_eof()?;
     message.check_initialized()?;
     Ok(message)
+}
+
+/// A codec like [`ProtobufCodec`] that reads each frame once before it is decoded, and refuses
+/// what would take much more memory than it should, nests deep, or has groups: for frames
+/// from whoever may connect.
+pub struct GuardedCodec<T, U>(PhantomData<(T, U)>);
+
+impl<T, U> Default for GuardedCodec<T, U> {
+    fn default() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<T, U> fmt::Debug for GuardedCodec<T, U> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("GuardedCodec")
+    }
+}
+
+impl<T: Message, U: Message> Codec for GuardedCodec<T, U> {
+    type Encode = T;
+    type Decode = U;
+    type Encoder = ProtobufEncoder<T>;
+    type Decoder = GuardedDecoder<U>;
+
+    fn encoder(&mut self) -> Self::Encoder {
+        ProtobufEncoder(PhantomData)
+    }
+
+    fn decoder(&mut self) -> Self::Decoder {
+        GuardedDecoder { guard: Guard::of::<U>(), decoder: ProtobufDecoder(PhantomData) }
+    }
+}
+
+/// Reads messages that have been looked at.
+#[derive(Debug)]
+pub struct GuardedDecoder<U> {
+    guard: Guard,
+    decoder: ProtobufDecoder<U>,
+}
+
+impl<U: Message> Decoder for GuardedDecoder<U> {
+    type Item = U;
+    type Error = Status;
+
+    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
+        // A frame lies in one piece.
+        let frame = buffer.chunk();
+        if frame.len() != buffer.remaining() {
+            return Err(Status::internal("a frame is in pieces"));
+        }
+        self.guard.check(frame).map_err(|error| {
+            Status::invalid_argument(format!(
+                "a frame of {} bytes is refused: {error}",
+                frame.len()
+            ))
+        })?;
+        self.decoder.decode(buffer)
+    }
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //!
 //! [`ProtobufCodec`] lets tonic speak the messages of [`pb`], which are rust-protobuf's: the
 //! library that `raft` speaks too, so that a process holds one form of each message.
+//! [`GuardedCodec`] is the same for frames from whoever may connect.
 //!
 //! [`serve()`] takes connections for a tonic server: so many and no more, each of which must
 //! speak HTTP/2 within a deadline before the server hears of it. [`connect()`] makes them.
@@ -9,11 +10,13 @@
 mod codec;
 mod connect;
 mod connection;
+mod guard;
 mod serve;
 
-pub use codec::{ProtobufCodec, ProtobufDecoder, ProtobufEncoder};
+pub use codec::{GuardedCodec, GuardedDecoder, ProtobufCodec, ProtobufDecoder, ProtobufEncoder};
 pub use connect::{ClientConfig, ConnectError, connect};
 pub use connection::PeerInfo;
+pub use guard::GuardError;
 /// The generated messages.
 pub use raftstore_proto::pb;
 pub use serve::{ServerConfig, ServerCounters, ServerFigures, serve};

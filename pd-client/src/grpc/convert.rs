@@ -250,3 +250,116 @@ fn transfer_from_pb(transfer: &pdpb::TransferLeader) -> Result<Peer, DecodeError
     };
     peer_from_pb(peer)
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use raftstore_proto::{Epoch, PeerId};
+
+    use super::*;
+
+    const LEADER: Peer = Peer::voter(PeerId::must(11), StoreId::must(1));
+    const OTHER: Peer = Peer::learner(PeerId::must(12), StoreId::must(2));
+
+    fn order(action: OrderAction) -> Order {
+        let epoch = Epoch { conf_ver: 3, version: 5 };
+        Order { region: RegionId::must(10), epoch, target: LEADER, action }
+    }
+
+    #[test]
+    fn every_order_comes_back() {
+        let change = |kind| PeerChange { kind, peer: OTHER };
+        let split = |policy| OrderAction::SplitRegion {
+            keys: vec![Bytes::from_static(b"d"), Bytes::from_static(b"m")],
+            policy,
+        };
+        for action in [
+            OrderAction::ChangePeer(change(ChangeKind::AddNode)),
+            OrderAction::ChangePeer(change(ChangeKind::RemoveNode)),
+            OrderAction::ChangePeer(change(ChangeKind::AddLearner)),
+            OrderAction::ChangePeerV2(vec![
+                change(ChangeKind::AddNode),
+                change(ChangeKind::AddLearner),
+            ]),
+            // To leave a joint membership.
+            OrderAction::ChangePeerV2(Vec::new()),
+            OrderAction::TransferLeader(OTHER),
+            split(SplitPolicy::Scan),
+            split(SplitPolicy::Approximate),
+            split(SplitPolicy::Keys),
+        ] {
+            let order = order(action);
+            assert_eq!(told_from_pb(order_to_pb(order.clone())), Ok(Told::Order(order)));
+        }
+    }
+
+    /// Another PD may want what no store of ours can do, name several peers to lead, and send
+    /// messages that only keep the stream alive.
+    #[test]
+    fn what_other_pds_say_is_understood_or_named() {
+        let mut merge = pdpb::RegionHeartbeatResponse::new();
+        merge.set_merge(pdpb::Merge::new());
+        assert_eq!(told_from_pb(merge), Ok(Told::Unsupported("merging regions")));
+        let mut witness = pdpb::RegionHeartbeatResponse::new();
+        witness.set_switch_witnesses(pdpb::BatchSwitchWitness::new());
+        assert_eq!(told_from_pb(witness), Ok(Told::Unsupported("replicas without data")));
+        assert_eq!(told_from_pb(pdpb::RegionHeartbeatResponse::new()), Ok(Told::Nothing));
+        let expected = order(OrderAction::TransferLeader(OTHER));
+        let mut several = order_to_pb(expected.clone());
+        several.mut_transfer_leader().clear_peer();
+        several.mut_transfer_leader().peers.push(peer_to_pb(&OTHER));
+        several.mut_transfer_leader().peers.push(peer_to_pb(&LEADER));
+        assert_eq!(told_from_pb(several), Ok(Told::Order(expected)));
+    }
+
+    /// H67: what a leader and a store report arrives, each number in its own field.
+    #[test]
+    fn h67_reports_come_back() {
+        let report = RegionHeartbeat {
+            region: Region {
+                id: RegionId::must(10),
+                start_key: Bytes::from_static(b"a"),
+                end_key: Bytes::from_static(b"m"),
+                epoch: Epoch { conf_ver: 3, version: 5 },
+                peers: vec![LEADER, OTHER],
+            },
+            leader: LEADER,
+            term: 9,
+            down_peers: vec![PeerDown { peer: OTHER, down_seconds: 77 }],
+            pending_peers: vec![OTHER],
+            written_bytes: 101,
+            written_keys: 102,
+            approximate_size: 103,
+        };
+        assert_eq!(heartbeat_from_pb(heartbeat_to_pb(report.clone())), Ok(report));
+        let stats = StoreStats {
+            store: StoreId::must(2),
+            capacity_bytes: 1,
+            available_bytes: 2,
+            used_bytes: 3,
+            region_count: 4,
+            sending_snapshots: 5,
+            receiving_snapshots: 6,
+            applying_snapshots: 7,
+            start_time_seconds: 8,
+            is_busy: true,
+            written_bytes: 9,
+            written_keys: 10,
+            damaged_regions: vec![RegionId::must(10), RegionId::must(20)],
+        };
+        assert_eq!(stats_from_pb(&stats_to_pb(&stats)), Ok(stats));
+    }
+
+    #[test]
+    fn stores_come_back_and_nobody_is_store_zero() {
+        for lifecycle in [StoreLifecycle::Up, StoreLifecycle::Offline, StoreLifecycle::Tombstone] {
+            let labels = vec![("zone".to_owned(), "z".to_owned())];
+            let info =
+                StoreInfo { id: StoreId::must(2), address: "a:1".to_owned(), labels, lifecycle };
+            assert_eq!(store_from_pb(store_to_pb(&info)), Ok(info));
+        }
+        assert!(store_from_pb(metapb::Store::new()).is_err());
+        assert!(stats_from_pb(&pdpb::StoreStats::new()).is_err());
+        assert_eq!(route_from_pb(Some(metapb::Region::new()), None), Ok(None));
+    }
+}

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use pd_client::{Error, OrderAction, PdClient, PdCluster, RegionRoute};
-use raftstore_proto::{ChangeKind, Peer, PeerChange, PeerId, RegionId, StoreId};
+use raftstore_proto::{Peer, PeerId, StoreId};
 
 use crate::{
     reported::{heartbeat, stats},
@@ -70,44 +70,4 @@ fn stores_outlive_a_kill_and_regions_are_reported_again() {
         world.kill();
         world.start();
     }
-}
-
-/// Every kind of order arrives as it was given.
-#[test]
-fn orders_arrive_as_they_were_given() {
-    let world = World::new();
-    let client = world.client();
-    let region = first_region(2, 3, 1);
-    block_on(client.bootstrap_cluster(info(1, "a:1"), region.clone())).expect("it is the first");
-    let peer = Peer::learner(PeerId::must(9), StoreId::must(4));
-    let change = |kind| PeerChange { kind, peer };
-    let split = |keys: &[&'static str], policy| OrderAction::SplitRegion {
-        keys: keys.iter().map(|key| Bytes::from_static(key.as_bytes())).collect(),
-        policy,
-    };
-    let actions = [
-        OrderAction::ChangePeer(change(ChangeKind::AddLearner)),
-        OrderAction::ChangePeer(change(ChangeKind::AddNode)),
-        OrderAction::ChangePeerV2(vec![
-            change(ChangeKind::AddLearner),
-            PeerChange { kind: ChangeKind::RemoveNode, peer: region.peers[0] },
-        ]),
-        OrderAction::TransferLeader(peer),
-        split(&["d", "m"], pd_client::SplitPolicy::Keys),
-        split(&[], pd_client::SplitPolicy::Scan),
-        split(&[], pd_client::SplitPolicy::Approximate),
-    ];
-    for (term, action) in (1..).zip(actions) {
-        let (id, forced) = (RegionId::must(2), action.clone());
-        world
-            .server()
-            .with_core(move |core, now_ms| core.force_order(now_ms, id, forced))
-            .expect("the disk is good")
-            .expect("the region is known");
-        block_on(client.region_heartbeat(heartbeat(region.clone(), term))).expect("it is sent");
-        let order = block_on(client.next_order(StoreId::must(1))).expect("the server is there");
-        assert_eq!((order.region, order.epoch, order.action), (id, region.epoch, action));
-        assert_eq!(order.target, region.peers[0]);
-    }
-    assert_eq!(client.counters().orders, 7);
 }

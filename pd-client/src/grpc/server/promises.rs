@@ -34,6 +34,8 @@ pub(super) struct Promises {
     holders: BTreeMap<Bytes, Holder>,
     /// Voters each region shall have, if anybody said.
     pub(super) max_replicas: Option<u32>,
+    /// Whether PD's state was written beside this: it must be there then.
+    pub(super) has_state: bool,
 }
 
 impl Promises {
@@ -44,6 +46,7 @@ impl Promises {
             safe_point: 0,
             holders: BTreeMap::new(),
             max_replicas: None,
+            has_state: false,
         }
     }
 
@@ -97,6 +100,7 @@ impl Promises {
         out.put_u64(self.tso.limit_ms());
         out.put_u64(self.safe_point);
         out.put_u32(self.max_replicas.unwrap_or(0));
+        out.put_u8(self.has_state.into());
         for (service, holder) in &self.holders {
             out.put_u32(u32::try_from(service.len()).expect("names are short"));
             out.extend_from_slice(service);
@@ -127,6 +131,7 @@ impl Promises {
         promises.tso = Tso::after(rest.try_get_u64().ok()?);
         promises.safe_point = rest.try_get_u64().ok()?;
         promises.max_replicas = Some(rest.try_get_u32().ok()?).filter(|count| *count != 0);
+        promises.has_state = rest.try_get_u8().ok()? != 0;
         while !rest.is_empty() {
             let len = rest.try_get_u32().ok()?;
             let (service, after) = rest.split_at_checked(len as usize)?;

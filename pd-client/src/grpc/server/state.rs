@@ -57,19 +57,25 @@ impl State {
             }
         })?;
         let failed = |source| ServeError::Disk { path: dir.to_path_buf(), source };
-        let promises = match disk.read(PROMISES).map_err(failed)? {
+        let (promises, saved) =
+            (disk.read(PROMISES).map_err(failed)?, disk.read(STATE).map_err(failed)?);
+        let mut promises = match promises {
             Some(bytes) => {
                 Promises::decode(&bytes).map_err(|why| damaged(PROMISES, why.to_owned()))?
             }
+            None if saved.is_some() => return Err(damaged(PROMISES, "it is missing".to_owned())),
             None => Promises::new(cluster.unwrap_or_else(random_cluster)),
         };
         let mut config = config;
         if let Some(count) = promises.max_replicas {
             config.max_replicas = count as usize;
         }
-        let mut core = match disk.read(STATE).map_err(failed)? {
+        let mut core = match saved {
             Some(bytes) => PdCore::load(0, &bytes, config)
                 .map_err(|error| damaged(STATE, super::in_full(&error)))?,
+            None if promises.has_state => {
+                return Err(damaged(STATE, "it is missing".to_owned()));
+            }
             None => PdCore::new(promises.cluster, config),
         };
         if core.cluster_id() != promises.cluster {
@@ -78,9 +84,16 @@ impl State {
         if let Some(ours) = cluster.filter(|ours| *ours != core.cluster_id()) {
             return Err(ServeError::WrongCluster { ours, theirs: core.cluster_id() });
         }
-        // The state comes last: where it is, the promises are.
-        disk.write(PROMISES, &promises.encode()).map_err(failed)?;
+        // A directory becomes a cluster's in three steps; after a crash between them it is
+        // begun again, since nobody was told anything.
+        if !promises.has_state {
+            disk.write(PROMISES, &promises.encode()).map_err(failed)?;
+        }
         disk.write(STATE, &core.save()).map_err(failed)?;
+        if !promises.has_state {
+            promises.has_state = true;
+            disk.write(PROMISES, &promises.encode()).map_err(failed)?;
+        }
         Ok(Self {
             cluster: core.cluster_id(),
             disk: Arc::new(disk),
