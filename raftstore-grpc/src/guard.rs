@@ -301,6 +301,44 @@ mod tests {
         }
     }
 
+    /// Changed at random, a frame that passes is decoded or refused by the decoder, without a
+    /// panic.
+    #[test]
+    fn frames_changed_at_random_are_decoded_or_refused() {
+        let mut stats = pdpb::StoreStats::new();
+        stats.damaged_regions_id = vec![1, 300, 70_000];
+        stats.network_slow_scores.insert(1, 2);
+        stats.cpu_usages = vec![pdpb::RecordPair::new(); 3].into();
+        let mut report = pdpb::StoreHeartbeatRequest::new();
+        report.mut_header().set_caller_id("somebody".to_owned());
+        report.set_stats(stats);
+        let good = report.write_to_bytes().unwrap();
+        assert_eq!(check::<pdpb::StoreHeartbeatRequest>(&good), Ok(()));
+        let (mut passed, mut refused, mut state) = (0, 0, 1_u64);
+        let mut below = |bound: usize| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            usize::try_from(state >> 33).unwrap() % bound
+        };
+        for _ in 0..20_000 {
+            let mut frame = good.clone();
+            for _ in 0..=below(4) {
+                let at = below(frame.len());
+                frame[at] = below(256).to_le_bytes()[0];
+            }
+            match check::<pdpb::StoreHeartbeatRequest>(&frame) {
+                Ok(()) => {
+                    // A number where a message is expected is for the decoder to find.
+                    let _ = pdpb::StoreHeartbeatRequest::parse_from_bytes(&frame);
+                    passed += 1;
+                }
+                Err(_) => refused += 1,
+            }
+        }
+        assert!(passed > 1000 && refused > 1000, "{passed} passed, {refused} were refused");
+    }
+
     #[test]
     fn every_type_is_known_and_no_element_of_a_list_is_larger_than_it_is_charged() {
         let schemas = Schemas::get();

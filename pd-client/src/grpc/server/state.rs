@@ -6,7 +6,7 @@
 use std::{
     io,
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -37,8 +37,6 @@ pub(super) struct State {
     started: Instant,
     pd: Arc<RwLock<Pd>>,
     promises: Arc<tokio::sync::Mutex<Promises>>,
-    /// Serialises writes of `STATE` by those who hold the state and those who only copied it.
-    saving: Arc<Mutex<()>>,
 }
 
 impl State {
@@ -100,7 +98,6 @@ impl State {
             started: Instant::now(),
             pd: Arc::new(RwLock::new(Pd { core, is_lost: false, is_dirty: false })),
             promises: Arc::new(tokio::sync::Mutex::new(promises)),
-            saving: Arc::default(),
         })
     }
 
@@ -137,11 +134,10 @@ impl State {
     /// Writes the state. Goes on although nobody waits for it any more, and nobody else
     /// sees the state before it has ended.
     async fn save(&self, mut pd: OwnedRwLockWriteGuard<Pd>) -> Result<(), Status> {
-        let (disk, saving) = (Arc::clone(&self.disk), Arc::clone(&self.saving));
+        let disk = Arc::clone(&self.disk);
         // Until the opposite is proven: whoever waits may go away at any moment.
         pd.is_lost = true;
         let written = tokio::task::spawn_blocking(move || {
-            let _alone = saving.lock().unwrap_or_else(PoisonError::into_inner);
             let bytes = pd.core.save();
             let outcome = disk.write(STATE, &bytes);
             pd.is_lost = outcome.is_err();
