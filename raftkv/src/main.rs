@@ -24,6 +24,8 @@ mod pd;
 mod recall;
 mod regions;
 mod report;
+#[cfg_attr(not(test), expect(dead_code, reason = "the command that serves it is to come"))]
+mod service;
 mod sweep;
 mod usage;
 

@@ -15,6 +15,10 @@ use crate::{
     keys,
 };
 
+/// Why a condition is refused beside other operations: one batch cannot hold both what they
+/// write and what it must look at.
+pub(crate) const CONDITION_NOT_ALONE: &str = "a conditional write stands alone in its command";
+
 /// Which parts of the epoch a command depends on: (version, conf_ver).
 ///
 /// A frozen format: replicas of one cluster must agree on it, or they diverge.
@@ -150,6 +154,7 @@ pub(crate) fn execute_reads(
             Operation::Put { .. }
             | Operation::Delete { .. }
             | Operation::DeleteRange { .. }
+            | Operation::CompareAndSwap(_)
             | Operation::Invalid { .. } => {
                 let error = RegionError::InvalidCommand { why: "read and write cannot be mixed" };
                 return Ok(Response::error(term, error));

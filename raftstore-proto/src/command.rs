@@ -78,6 +78,8 @@ pub enum Operation {
         /// End, exclusive.
         end_key: Bytes,
     },
+    /// Store or remove a value if the key holds what the caller expects. Alone in its command.
+    CompareAndSwap(Box<CompareAndSwap>),
     /// The region as of now, and with it the right to take an engine snapshot.
     Snap,
     /// Not valid here, or not understood. Kept so that it can be refused by name.
@@ -97,8 +99,34 @@ impl Operation {
     /// Whether this changes data.
     #[must_use]
     pub const fn is_write(&self) -> bool {
-        matches!(self, Self::Put { .. } | Self::Delete { .. } | Self::DeleteRange { .. })
+        matches!(
+            self,
+            Self::Put { .. }
+                | Self::Delete { .. }
+                | Self::DeleteRange { .. }
+                | Self::CompareAndSwap(_)
+        )
     }
+
+    /// Whether what it does depends on the data it finds.
+    #[must_use]
+    pub const fn is_conditional(&self) -> bool {
+        matches!(self, Self::CompareAndSwap(_))
+    }
+}
+
+/// A write that happens only if the key holds what is expected when its turn comes in the
+/// region's log. Nothing comes between the look and the write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CompareAndSwap {
+    /// Column family.
+    pub cf: Cf,
+    /// User key.
+    pub key: Bytes,
+    /// What the key must hold; `None` for nothing at all, which an empty value is not.
+    pub expected: Option<Bytes>,
+    /// What to store; `None` to remove the key.
+    pub new: Option<Bytes>,
 }
 
 /// What becomes of a member.
@@ -236,6 +264,13 @@ pub enum OperationResponse {
     Delete,
     /// Removed.
     DeleteRange,
+    /// Looked at, and changed if it held what was expected.
+    CompareAndSwap {
+        /// Whether it was changed.
+        swapped: bool,
+        /// What the key held before.
+        previous: Option<Bytes>,
+    },
     /// The region as of the moment the read was allowed.
     Snap(Region),
 }

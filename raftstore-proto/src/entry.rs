@@ -23,10 +23,18 @@ pub struct EntryFlags {
     pub split: bool,
     /// It changes the membership.
     pub conf_change: bool,
+    /// What it does depends on the data it finds.
+    pub conditional: bool,
+}
+
+impl EntryFlags {
+    /// None of them.
+    pub const NONE: Self = Self { split: false, conf_change: false, conditional: false };
 }
 
 const FLAG_SPLIT: u8 = 1;
 const FLAG_CONF_CHANGE: u8 = 2;
+const FLAG_CONDITIONAL: u8 = 4;
 
 /// Length of the context of an entry of ours: one flag byte and a CRC32C.
 pub const ENTRY_CONTEXT_LEN: usize = 5;
@@ -74,7 +82,11 @@ impl Entry {
     #[must_use]
     pub fn flags(&self) -> EntryFlags {
         let bits = self.0.context.first().copied().unwrap_or(0);
-        EntryFlags { split: bits & FLAG_SPLIT != 0, conf_change: bits & FLAG_CONF_CHANGE != 0 }
+        EntryFlags {
+            split: bits & FLAG_SPLIT != 0,
+            conf_change: bits & FLAG_CONF_CHANGE != 0,
+            conditional: bits & FLAG_CONDITIONAL != 0,
+        }
     }
 
     /// Makes the context of an entry that will stand at (`index`, `term`) of `region`.
@@ -95,6 +107,9 @@ impl Entry {
         }
         if flags.conf_change {
             bits |= FLAG_CONF_CHANGE;
+        }
+        if flags.conditional {
+            bits |= FLAG_CONDITIONAL;
         }
         let crc = checksum(region, index, term, bits, data);
         let mut context = Vec::with_capacity(ENTRY_CONTEXT_LEN);
@@ -180,13 +195,13 @@ mod tests {
     }
 
     fn normal() -> Entry {
-        entry(EntryFlags { split: true, conf_change: false }, eraftpb::EntryType::EntryNormal)
+        entry(EntryFlags { split: true, ..EntryFlags::NONE }, eraftpb::EntryType::EntryNormal)
     }
 
     #[test]
     fn intact_entries_pass() {
         assert_eq!(normal().verify(REGION), Ok(()));
-        let flags = EntryFlags { split: false, conf_change: true };
+        let flags = EntryFlags { conf_change: true, ..EntryFlags::NONE };
         for kind in [eraftpb::EntryType::EntryConfChange, eraftpb::EntryType::EntryConfChangeV2] {
             assert_eq!(entry(flags, kind).verify(REGION), Ok(()));
             assert_eq!(entry(flags, kind).flags(), flags);

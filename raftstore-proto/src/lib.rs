@@ -29,8 +29,9 @@ pub mod wire;
 
 pub use cf::{Cf, DATA_CFS};
 pub use command::{
-    AdminCommand, AdminResponse, Body, ChangeKind, Command, Header, Operation, OperationResponse,
-    PeerChange, Response, ResponseBody, SplitRequest, StatusCommand, StatusResponse,
+    AdminCommand, AdminResponse, Body, ChangeKind, Command, CompareAndSwap, Header, Operation,
+    OperationResponse, PeerChange, Response, ResponseBody, SplitRequest, StatusCommand,
+    StatusResponse,
 };
 pub use entry::{ENTRY_CONTEXT_LEN, Entry, EntryFlags, EntryKind};
 pub use error::{BusyReason, DecodeError, RegionError};

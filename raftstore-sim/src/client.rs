@@ -9,14 +9,15 @@
 
 mod by_hand;
 mod routes;
+mod swaps;
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use raftstore_core::{Event, ReplyId};
 use raftstore_proto::{
-    AdminResponse, Body, Cf, Command, Header, Operation, OperationResponse, Peer, Region,
-    RegionError, Response, ResponseBody, StoreId,
+    AdminResponse, Body, Cf, Command, CompareAndSwap, Header, Operation, OperationResponse, Peer,
+    Region, RegionError, Response, ResponseBody, StoreId,
 };
 
 use self::routes::{Route, Routes};
@@ -61,6 +62,8 @@ enum What {
     Get(Bytes),
     Put(Bytes, Bytes),
     Delete(Bytes),
+    /// A write if the key holds what the client thinks it does.
+    Swap(Box<CompareAndSwap>),
     /// All keys of a range. Where regions meet inside it, the call is cut in two.
     DeleteRange(Bytes, Bytes),
 }
@@ -72,6 +75,7 @@ impl What {
             Self::Get(key) | Self::Put(key, _) | Self::Delete(key) | Self::DeleteRange(key, _) => {
                 key
             }
+            Self::Swap(swap) => &swap.key,
         }
     }
 
@@ -81,6 +85,7 @@ impl What {
             Self::Get(key) => Operation::Get { cf, key },
             Self::Put(key, value) => Operation::Put { cf, key, value },
             Self::Delete(key) => Operation::Delete { cf, key },
+            Self::Swap(swap) => Operation::CompareAndSwap(swap),
             Self::DeleteRange(start_key, end_key) => {
                 Operation::DeleteRange { cf, start_key, end_key }
             }
@@ -107,6 +112,8 @@ pub(crate) struct Clients {
     calls: BTreeMap<u64, Call>,
     waiting: BTreeMap<u64, u64>,
     routes: Routes,
+    /// What was last sent for a key.
+    sent: BTreeMap<Bytes, Bytes>,
     next_call: u64,
     pub(crate) on: bool,
 }
@@ -118,6 +125,7 @@ impl Clients {
             calls: BTreeMap::new(),
             waiting: BTreeMap::new(),
             routes: Routes::default(),
+            sent: BTreeMap::new(),
             next_call: 0,
             on: false,
         }
@@ -231,7 +239,7 @@ impl World {
             }
         } else {
             let padding = usize::try_from(rng.below(load.value_bytes.max(1))).unwrap_or(0);
-            self.begin_write(key, padding);
+            self.begin_put_or_swap(key, padding);
         }
     }
 
@@ -241,7 +249,9 @@ impl World {
 
     fn begin_write(&mut self, key: Bytes, padding: usize) -> u64 {
         let value = (table_of(&key) << 40) | (self.clients.next_call + 1);
-        let what = What::Put(key.clone(), value_bytes(value, padding));
+        let bytes = value_bytes(value, padding);
+        self.clients.sent.insert(key.clone(), bytes.clone());
+        let what = What::Put(key.clone(), bytes);
         self.begin(Kind::Write, what, &[(key, Action::Write(value))])
     }
 
@@ -478,6 +488,9 @@ impl World {
 
     fn finish_ok(&mut self, number: u64, results: &[OperationResponse]) {
         let Some(call) = self.clients.calls.remove(&number) else { return };
+        if let Some(OperationResponse::CompareAndSwap { swapped, previous }) = results.first() {
+            return self.finish_swap(&call, *swapped, previous.as_ref());
+        }
         self.counters.hit(match call.kind {
             Kind::Write => Sometimes::WritesAcknowledged,
             Kind::Delete => Sometimes::Deletes,

@@ -62,6 +62,10 @@ sometimes! {
     LogCuts = "log prefixes cut";
     /// A write was acknowledged.
     WritesAcknowledged = "writes acknowledged";
+    /// A conditional write found what it expected.
+    Swaps = "conditional writes that took effect";
+    /// A conditional write found something else.
+    SwapsMissed = "conditional writes that found something else";
     /// A write ended with an unknown outcome.
     WritesUnknown = "writes with unknown outcome";
     /// A read through the store was answered.

@@ -7,12 +7,12 @@
 
 use std::collections::VecDeque;
 
-use engine_traits::WriteBatch;
+use engine_traits::{Reader, WriteBatch};
 use protobuf::Message;
 use raft::eraftpb::{ConfChange, ConfChangeV2};
 use raftstore_proto::{
-    AdminResponse, ApplyState, Body, Command, DecodeError, Entry, EntryKind, Peer, Region,
-    RegionError, Response, ResponseBody, StoreId, wire,
+    AdminResponse, ApplyState, Body, Command, DecodeError, Entry, EntryKind, Operation, Peer,
+    Region, RegionError, Response, ResponseBody, StoreId, wire,
 };
 
 use super::{
@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     command::{check_epoch, is_blind_split},
-    error::FatalError,
+    error::{FatalError, FatalSource},
     event::ReplyId,
     hooks::{Bug, Hooks},
     observe::{AppliedCommand, Observers},
@@ -60,6 +60,8 @@ pub struct Applier {
 pub(super) struct Env<'a, H> {
     pub(super) hooks: &'a H,
     pub(super) births: &'a dyn Births,
+    /// The engine. For an entry that is flagged as conditional it holds all entries before.
+    pub(super) rows: &'a dyn Reader,
     pub(super) observers: &'a Observers,
 }
 
@@ -193,9 +195,10 @@ impl Applier {
             .progress
             .entry(self.region.id)
             .or_insert_with(|| Progress::new(self.incarnation, self.state));
-        let verdict = self
-            .execute(entry, &mut pending.fill, progress, env)
-            .map_err(FatalError::record("executing a committed entry", Some(self.region.id)))?;
+        let verdict = self.execute(entry, &mut pending.fill, progress, env).map_err(|source| {
+            let (doing, region) = ("executing a committed entry", Some(self.region.id));
+            FatalError { doing, region, source }
+        })?;
         self.state.applied = entry.index();
         self.state.applied_term = entry.term();
         progress.state = self.state;
@@ -217,7 +220,7 @@ impl Applier {
         fill: &mut Fill<B>,
         progress: &mut Progress,
         env: &Env<'_, H>,
-    ) -> Result<Verdict, DecodeError> {
+    ) -> Result<Verdict, FatalSource> {
         match entry.kind() {
             // A new leader's first entry, which nobody waits for, or what raft put in place
             // of a membership change that it refused (H31).
@@ -225,7 +228,7 @@ impl Applier {
                 Ok(Verdict { body: Err(RegionError::ConfChangePending), is_admin: true })
             }
             EntryKind::Normal => match decode(wire::decode_command(entry.data()))? {
-                Ok(command) => Ok(self.execute_command(command, entry, fill, progress, env)),
+                Ok(command) => Ok(self.execute_command(command, entry, fill, progress, env)?),
                 Err(error) => Ok(Verdict { body: Err(error), is_admin: false }),
             },
             EntryKind::ConfChange | EntryKind::ConfChangeV2 => {
@@ -252,33 +255,64 @@ impl Applier {
         fill: &mut Fill<B>,
         progress: &mut Progress,
         env: &Env<'_, H>,
-    ) -> Verdict {
+    ) -> Result<Verdict, engine_traits::Error> {
         let is_admin = matches!(command.body, Body::Admin(_));
-        let body = self.check_epoch(&command, env.hooks).and_then(|()| match command.body {
-            Body::Operations(mut operations) => {
-                let is_observed = !env.observers.is_empty();
-                if is_observed {
-                    env.observers.pre_apply_query(&self.region, &mut operations);
-                }
-                write::validate(&operations, &self.region)?;
-                let answers = write::execute(&operations, fill, &mut progress.metrics);
-                if is_observed {
-                    let (index, term) = (entry.index(), entry.term());
-                    progress.observed.push(AppliedCommand { index, term, operations });
-                }
-                Ok(ResponseBody::Operations(answers))
+        if let Err(error) = self.check_epoch(&command, env.hooks) {
+            return Ok(Verdict { body: Err(error), is_admin });
+        }
+        let body = match command.body {
+            Body::Operations(operations) => {
+                self.execute_operations(operations, entry, fill, progress, env)?
             }
-            Body::Admin(command) => {
-                let admin = admin::decide(self, &command, entry.flags())?;
+            Body::Admin(command) => admin::decide(self, &command, entry.flags()).map(|admin| {
                 let (index, exec) = (entry.index(), &mut progress.exec);
                 let answer = admin::execute(self, admin, index, env.births, fill, exec);
-                Ok(ResponseBody::Admin(answer))
-            }
+                ResponseBody::Admin(answer)
+            }),
             Body::Status(_) => {
                 Err(RegionError::InvalidCommand { why: "a question is not replicated" })
             }
-        });
-        Verdict { body, is_admin }
+        };
+        Ok(Verdict { body, is_admin })
+    }
+
+    fn execute_operations<B: WriteBatch, H: Hooks>(
+        &self,
+        mut operations: Vec<Operation>,
+        entry: &Entry,
+        fill: &mut Fill<B>,
+        progress: &mut Progress,
+        env: &Env<'_, H>,
+    ) -> Result<Result<ResponseBody, RegionError>, engine_traits::Error> {
+        let is_observed = !env.observers.is_empty();
+        if is_observed {
+            env.observers.pre_apply_query(&self.region, &mut operations);
+        }
+        if let Err(error) = write::validate(&operations, &self.region) {
+            return Ok(Err(error));
+        }
+        let decided = match write::condition(&operations) {
+            // The batch may hold entries that the engine does not yet show.
+            Some(_) if !entry.flags().conditional => {
+                let why = "a conditional write whose entry does not say so";
+                return Ok(Err(RegionError::InvalidCommand { why }));
+            }
+            Some(swap) => {
+                let (answer, write) = write::decide(swap, env.rows)?;
+                operations = write.into_iter().collect();
+                Some(answer)
+            }
+            None => None,
+        };
+        let mut answers = write::execute(&operations, fill, &mut progress.metrics);
+        if let Some(answer) = decided {
+            answers = vec![answer];
+        }
+        if is_observed {
+            let (index, term) = (entry.index(), entry.term());
+            progress.observed.push(AppliedCommand { index, term, operations });
+        }
+        Ok(Ok(ResponseBody::Operations(answers)))
     }
 
     fn execute_members<B: WriteBatch, H: Hooks>(

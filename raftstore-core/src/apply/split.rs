@@ -92,7 +92,7 @@ pub(crate) fn kept_part(
     requests: &[SplitRequest],
     right_derive: bool,
 ) -> Option<Region> {
-    let flags = EntryFlags { split: true, conf_change: false };
+    let flags = EntryFlags { split: true, ..EntryFlags::NONE };
     cut(region, flags, requests, right_derive).ok().map(|parts| parts.derived)
 }
 

@@ -255,8 +255,8 @@ impl<K: KvEngine, H: Hooks> ApplyWorker<K, H> {
             applier.wait_for(term, proposals, &mut self.outcome.answers);
         }
         for entry in entries {
-            if entry.flags().split {
-                // Records that this very batch holds count as there.
+            if entry.flags().split || entry.flags().conditional {
+                // Records and rows that this very batch holds count as there.
                 self.flush(meta)?;
             }
             let Some(applier) = self.appliers.get_mut(&region) else { break };
@@ -267,7 +267,7 @@ impl<K: KvEngine, H: Hooks> ApplyWorker<K, H> {
                 failure: Cell::new(None),
             };
             let (hooks, observers) = (&self.hooks, &self.observers);
-            let env = Env { hooks, births: &births, observers };
+            let env = Env { hooks, births: &births, rows: &self.kv, observers };
             let step = applier.apply(entry, &mut self.pending, &env)?;
             if let Some(failure) = births.failure.take() {
                 return Err(failure);

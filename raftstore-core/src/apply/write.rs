@@ -2,13 +2,14 @@
 //!
 //! A command is looked at whole before its first operation enters the batch (H57), so that
 //! a refused command leaves nothing behind. Every rule here gives the same result on every
-//! replica: it looks at the command and the region, never at data.
+//! replica: it looks at the command and the region, and at data only where the data is what
+//! all entries before this one have made of it.
 
-use engine_traits::{Range, WriteBatch};
-use raftstore_proto::{Cf, Operation, OperationResponse, Region, RegionError};
+use engine_traits::{Range, Reader, WriteBatch};
+use raftstore_proto::{Cf, CompareAndSwap, Operation, OperationResponse, Region, RegionError};
 
 use super::{ApplyMetrics, pending::Fill};
-use crate::keys;
+use crate::{command::CONDITION_NOT_ALONE, keys};
 
 /// Checks all operations of a command.
 ///
@@ -33,6 +34,15 @@ pub(crate) fn validate(operations: &[Operation], region: &Region) -> Result<(), 
                 }
                 if reaches_beyond(end_key, &region.end_key) {
                     return Err(not_in_region(end_key, region));
+                }
+            }
+            Operation::CompareAndSwap(swap) => {
+                if operations.len() > 1 {
+                    return Err(RegionError::InvalidCommand { why: CONDITION_NOT_ALONE });
+                }
+                data_family(swap.cf)?;
+                if !region.contains(&swap.key) {
+                    return Err(not_in_region(&swap.key, region));
                 }
             }
             // Reads have no effect; they are in logs of other writers only.
@@ -91,10 +101,42 @@ pub(super) fn execute<B: WriteBatch>(
                 fill.batch.delete_range(*cf, range);
                 answers.push(OperationResponse::DeleteRange);
             }
-            Operation::Get { .. } | Operation::Snap | Operation::Invalid { .. } => {}
+            Operation::CompareAndSwap(_)
+            | Operation::Get { .. }
+            | Operation::Snap
+            | Operation::Invalid { .. } => {}
         }
     }
     answers
+}
+
+/// The condition of a command that has one. It stands alone in it.
+pub(super) fn condition(operations: &[Operation]) -> Option<&CompareAndSwap> {
+    match operations {
+        [Operation::CompareAndSwap(swap)] => Some(swap),
+        _ => None,
+    }
+}
+
+/// Looks at what the key of a condition holds, and gives the answer with the write that the
+/// command has become. `rows` must be what all entries before this one have left.
+///
+/// # Errors
+/// If the engine cannot be read.
+pub(super) fn decide(
+    swap: &CompareAndSwap,
+    rows: &dyn Reader,
+) -> Result<(OperationResponse, Option<Operation>), engine_traits::Error> {
+    let previous = rows.get(swap.cf, &keys::data_key(&swap.key))?;
+    let swapped = previous == swap.expected;
+    let write = swapped.then(|| {
+        let (cf, key) = (swap.cf, swap.key.clone());
+        match swap.new.clone() {
+            Some(value) => Operation::Put { cf, key, value },
+            None => Operation::Delete { cf, key },
+        }
+    });
+    Ok((OperationResponse::CompareAndSwap { swapped, previous }, write))
 }
 
 fn write_end(end_key: &[u8], out: &mut Vec<u8>) {

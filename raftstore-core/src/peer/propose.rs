@@ -3,8 +3,9 @@
 
 use engine_traits::{KvEngine, RaftEngine};
 use raftstore_proto::{
-    AdminCommand, AdminResponse, Body, Command, DiskUsage, EntryFlags, Header, Peer as Replica,
-    PeerChange, RegionError, Response, ResponseBody, StatusCommand, StatusResponse, wire,
+    AdminCommand, AdminResponse, Body, Command, DiskUsage, EntryFlags, Header, Operation,
+    Peer as Replica, PeerChange, RegionError, Response, ResponseBody, StatusCommand,
+    StatusResponse, wire,
 };
 
 use super::{
@@ -47,7 +48,7 @@ impl<R: RaftEngine> Peer<R> {
         }
         let anybody = header.replica_read
             && matches!(body, Body::Operations(operations)
-            if operations.iter().all(raftstore_proto::Operation::is_read));
+            if operations.iter().all(Operation::is_read));
         if !self.is_leader() && !anybody {
             return Err(self.not_leader());
         }
@@ -119,7 +120,9 @@ impl<R: RaftEngine> Peer<R> {
                         ctx.metrics.writes_behind_split += 1;
                         command.header.epoch = Some(epoch);
                     }
-                    self.propose(ctx, reply, &command)
+                    let conditional = operations.iter().any(Operation::is_conditional);
+                    let flags = EntryFlags { conditional, ..EntryFlags::NONE };
+                    self.propose_with(ctx, reply, &command, flags)
                 }
                 Err(error) => Err(error),
             },

@@ -13,7 +13,7 @@ use raftstore_proto::{Body, Command, Header, Operation, RegionError, Response};
 use super::{Peer, reads::PendingRead};
 use crate::{
     FatalError, MonoTime, ReplyId,
-    command::{check_epoch, execute_reads},
+    command::{CONDITION_NOT_ALONE, check_epoch, execute_reads},
     context::Context,
     event::Moment,
     hooks::{Bug, Hooks},
@@ -312,6 +312,9 @@ impl<R: RaftEngine> Peer<R> {
         }
         if reads > 0 && writes > 0 {
             return Err(RegionError::InvalidCommand { why: "read and write cannot be mixed" });
+        }
+        if operations.len() > 1 && operations.iter().any(Operation::is_conditional) {
+            return Err(RegionError::InvalidCommand { why: CONDITION_NOT_ALONE });
         }
         Ok(writes == 0)
     }

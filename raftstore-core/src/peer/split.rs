@@ -247,7 +247,7 @@ impl<R: RaftEngine> Peer<R> {
         }
         check_split(self.region(), requests)?;
         let is_first = self.splits.is_empty() && self.carry.is_none();
-        let flags = EntryFlags { split: true, conf_change: false };
+        let flags = EntryFlags { split: true, ..EntryFlags::NONE };
         self.propose_with(ctx, reply, command, flags)?;
         // A change of members ahead of it would have it refused when it is applied, and so
         // would a split ahead of it.

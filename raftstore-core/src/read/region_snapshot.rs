@@ -5,7 +5,9 @@ use std::{fmt, ops::ControlFlow, sync::Arc};
 
 use bytes::Bytes;
 use engine_traits::{Direction, Range, Snapshot};
-use raftstore_proto::{Cf, Region, RegionError, RegionId};
+use raftstore_proto::{
+    Cf, DecodeError, Region, RegionError, RegionId, wire::record::decode_apply_state,
+};
 
 use super::region_cursor::RegionCursor;
 use crate::keys;
@@ -26,6 +28,15 @@ pub enum ReadError {
         /// What the engine said.
         #[source]
         source: engine_traits::Error,
+    },
+    /// A record of the region cannot be understood.
+    #[error("a record of region {region} is damaged")]
+    Record {
+        /// The region.
+        region: RegionId,
+        /// What is wrong with it.
+        #[source]
+        source: DecodeError,
     },
 }
 
@@ -89,6 +100,20 @@ impl<S: Snapshot + ?Sized> RegionSnapshot<S> {
     #[must_use]
     pub fn end_key(&self) -> &[u8] {
         &self.region.end_key
+    }
+
+    /// Index of the last log entry that the snapshot contains. A replica that has applied it
+    /// shows everything that was acknowledged when this snapshot was asked for.
+    ///
+    /// # Errors
+    /// If the engine cannot be read, or holds no readable record of it.
+    pub fn applied_index(&self) -> Result<u64, ReadError> {
+        let region = self.region.id;
+        let key = keys::apply_state_key(region);
+        let record = self.snapshot.get(Cf::Raft, &key).map_err(failed(region))?;
+        let state = record.ok_or(DecodeError::Missing { what: "apply state" });
+        let state = state.and_then(|bytes| decode_apply_state(region, &bytes));
+        state.map(|state| state.applied).map_err(|source| ReadError::Record { region, source })
     }
 
     /// The value under a user key.

@@ -155,7 +155,10 @@ fn is_acknowledged_write(response: &Response) -> bool {
         Ok(ResponseBody::Operations(operations)) => matches!(
             operations.first(),
             Some(
-                OperationResponse::Put | OperationResponse::Delete | OperationResponse::DeleteRange
+                OperationResponse::Put
+                    | OperationResponse::Delete
+                    | OperationResponse::DeleteRange
+                    | OperationResponse::CompareAndSwap { .. }
             )
         ),
         Ok(ResponseBody::Admin(_) | ResponseBody::Status(_)) | Err(_) => false,

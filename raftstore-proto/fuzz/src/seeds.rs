@@ -2,10 +2,10 @@
 
 use bytes::Bytes;
 use raftstore_proto::{
-    AdminCommand, ApplyState, Body, Cf, ChangeKind, ClusterId, Command, Epoch, HardState, Header,
-    LocalState, Operation, OperationResponse, Peer, PeerChange, PeerId, RaftMessage, Region,
-    RegionError, RegionPhase, RegionState, Response, ResponseBody, SplitRequest, StatusCommand,
-    StoreId, StoreIdent, Truncated,
+    AdminCommand, ApplyState, Body, Cf, ChangeKind, ClusterId, Command, CompareAndSwap, Epoch,
+    HardState, Header, LocalState, Operation, OperationResponse, Peer, PeerChange, PeerId,
+    RaftMessage, Region, RegionError, RegionPhase, RegionState, Response, ResponseBody,
+    SplitRequest, StatusCommand, StoreId, StoreIdent, Truncated,
     wire::{
         encode_command, encode_region, encode_response, encode_snapshot_data,
         record::{encode_apply_state, encode_local_state, encode_region_state, encode_store_ident},
@@ -83,6 +83,12 @@ fn operations() -> Vec<Operation> {
             start_key: key,
             end_key: Bytes::from_static(b"kez"),
         },
+        Operation::CompareAndSwap(Box::new(CompareAndSwap {
+            cf: Cf::Lock,
+            key: Bytes::from_static(b"key"),
+            expected: Some(Bytes::from_static(b"old")),
+            new: None,
+        })),
         Operation::Snap,
     ]
 }

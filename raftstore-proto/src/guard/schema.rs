@@ -6,7 +6,7 @@
 use std::mem::size_of;
 
 use crate::{
-    Operation, PeerChange, SplitRequest,
+    CompareAndSwap, Operation, PeerChange, SplitRequest,
     pb::{eraftpb, errorpb, metapb, raft_cmdpb},
 };
 
@@ -182,6 +182,8 @@ static HEADER: Schema =
 
 static GET: Schema = own(&[bytes(1), bytes(2)]);
 static PUT: Schema = own(&[bytes(1), bytes(2), bytes(3)]);
+static COMPARE_AND_SWAP: Schema =
+    own(&[bytes(1), bytes(2), bytes(3), bytes(4), number(5), number(6)]);
 static NOTHING: Schema = own(&[]);
 static REQUEST: Schema = own(&[
     number(1),
@@ -190,6 +192,11 @@ static REQUEST: Schema = own(&[
     inline(5, &GET),
     inline(6, &NOTHING),
     inline(8, &PUT),
+    Field {
+        number: 1000,
+        kind: Kind::Message(&COMPARE_AND_SWAP),
+        cost: size_of::<CompareAndSwap>(),
+    },
 ]);
 
 /// The change in an admin request on its own takes no vector, one in a list a place in it.
@@ -270,8 +277,10 @@ pub(super) static OPERATION_RESPONSE: Schema = generated(&[
     boxed::<raft_cmdpb::DeleteResponse>(5, &EMPTY),
     boxed::<raft_cmdpb::SnapResponse>(6, &ONE_REGION),
     boxed::<raft_cmdpb::DeleteRangeResponse>(8, &EMPTY),
+    boxed::<raft_cmdpb::CompareAndSwapResponse>(1000, &COMPARE_AND_SWAP_RESPONSE),
 ]);
 pub(super) static GET_RESPONSE: Schema = generated(&[bytes(1), number(1000)]);
+pub(super) static COMPARE_AND_SWAP_RESPONSE: Schema = generated(&[number(1), bytes(2), number(3)]);
 pub(super) static ONE_REGION: Schema = generated(&[boxed::<metapb::Region>(1, &REGION)]);
 pub(super) static ADMIN_RESPONSE: Schema = generated(&[
     number(1),
@@ -368,6 +377,7 @@ mod tests {
         check::<raft_cmdpb::RaftResponseHeader>(&RESPONSE_HEADER);
         check::<raft_cmdpb::Response>(&OPERATION_RESPONSE);
         check::<raft_cmdpb::GetResponse>(&GET_RESPONSE);
+        check::<raft_cmdpb::CompareAndSwapResponse>(&COMPARE_AND_SWAP_RESPONSE);
         check::<raft_cmdpb::SnapResponse>(&ONE_REGION);
         check::<raft_cmdpb::AdminResponse>(&ADMIN_RESPONSE);
         check::<raft_cmdpb::ChangePeerResponse>(&ONE_REGION);

@@ -8,7 +8,7 @@ pub use decode::decode_command;
 
 use self::admin::Admin;
 use crate::{
-    Body, Cf, Command, Epoch, Header, Operation, Peer, StatusCommand,
+    Body, Cf, Command, CompareAndSwap, Epoch, Header, Operation, Peer, StatusCommand,
     wire::codec::{self, Encode, Sink},
     wire::region::role_to_number,
 };
@@ -20,6 +20,7 @@ mod cmd {
     pub(super) const DELETE: i32 = 4;
     pub(super) const SNAP: i32 = 5;
     pub(super) const DELETE_RANGE: i32 = 7;
+    pub(super) const COMPARE_AND_SWAP: i32 = 1000;
 }
 
 /// Numbers of `StatusCmdType`.
@@ -95,6 +96,16 @@ impl<const N: usize> Encode for InFamily<'_, N> {
     }
 }
 
+impl Encode for CompareAndSwap {
+    fn encode_to<S: Sink>(&self, sink: &mut S) {
+        let expected = self.expected.as_deref().unwrap_or_default();
+        let new = self.new.as_deref().unwrap_or_default();
+        InFamily(self.cf, [&self.key, expected, new]).encode_to(sink);
+        sink.flag(5, self.expected.is_none());
+        sink.flag(6, self.new.is_none());
+    }
+}
+
 struct Nothing;
 
 impl Encode for Nothing {
@@ -119,6 +130,10 @@ impl Encode for Operation {
             Self::DeleteRange { cf, start_key, end_key } => {
                 sink.choice(1, cmd::DELETE_RANGE);
                 sink.message(8, &InFamily(*cf, [start_key, end_key]));
+            }
+            Self::CompareAndSwap(swap) => {
+                sink.choice(1, cmd::COMPARE_AND_SWAP);
+                sink.message(1000, &**swap);
             }
             Self::Snap => {
                 sink.choice(1, cmd::SNAP);
@@ -174,6 +189,11 @@ mod tests {
         Bytes::from_static(text.as_bytes())
     }
 
+    fn swap(expected: Option<Bytes>, new: Option<Bytes>) -> Body {
+        let swap = CompareAndSwap { cf: Cf::Lock, key: key("k"), expected, new };
+        Body::Operations(vec![Operation::CompareAndSwap(Box::new(swap))])
+    }
+
     fn bodies() -> Vec<Body> {
         let peer = Peer::voter(PeerId::must(5), StoreId::must(6));
         let add = PeerChange { kind: ChangeKind::AddNode, peer };
@@ -193,6 +213,9 @@ mod tests {
                 Operation::Snap,
                 Operation::Invalid { cmd_type: 0 },
             ]),
+            swap(Some(key("old")), Some(key("new"))),
+            swap(None, Some(Bytes::new())),
+            swap(Some(Bytes::new()), None),
             Body::Operations(Vec::new()),
             Body::Admin(AdminCommand::ChangePeer(add)),
             Body::Admin(AdminCommand::ChangePeerV2(vec![add, learn])),

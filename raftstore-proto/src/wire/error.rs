@@ -3,13 +3,20 @@
 //! The text is always there, for humans and for clients that know no more. An error that
 //! kvproto has no field for is text alone, and comes back as [`RegionError::Remote`].
 
+#![cfg_attr(
+    not(feature = "rpc"),
+    expect(unreachable_pub, reason = "those who serve or call remote procedures convert, too")
+)]
+
 use crate::{
     BusyReason, DecodeError, Epoch, PeerId, Region, RegionError, RegionId, StoreId,
     pb::errorpb,
     wire::region::{peer_from_pb, peer_to_pb, region_to_pb, regions_from_pb},
 };
 
-pub(super) fn error_to_pb(error: &RegionError) -> errorpb::Error {
+/// The generated form of a refusal.
+#[must_use]
+pub fn error_to_pb(error: &RegionError) -> errorpb::Error {
     let mut out = errorpb::Error::new();
     out.message = error.to_string();
     match error {
@@ -81,9 +88,12 @@ pub(super) fn error_to_pb(error: &RegionError) -> errorpb::Error {
     out
 }
 
+/// The refusal of a generated form.
+///
 /// An error whose details do not hold together (an id is 0) is better repeated in words
 /// than lost.
-pub(super) fn error_from_pb(mut error: errorpb::Error) -> RegionError {
+#[must_use]
+pub fn error_from_pb(mut error: errorpb::Error) -> RegionError {
     let message = error.take_message();
     match typed(error) {
         Ok(Some(error)) => error,

@@ -20,6 +20,8 @@ use bytes::Bytes;
 use crate::DecodeError;
 
 pub use command::{decode_command, encode_command};
+#[cfg(feature = "rpc")]
+pub use error::{error_from_pb, error_to_pb};
 pub use region::{decode_region, encode_region};
 #[cfg(feature = "rpc")]
 pub use region::{

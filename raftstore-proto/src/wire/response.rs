@@ -91,6 +91,13 @@ fn operation_to_pb(response: &OperationResponse) -> raft_cmdpb::Response {
             out.cmd_type = CmdType::DeleteRange;
             out.mut_delete_range();
         }
+        OperationResponse::CompareAndSwap { swapped, previous } => {
+            out.cmd_type = CmdType::CompareAndSwap;
+            let answer = out.mut_compare_and_swap();
+            answer.swapped = *swapped;
+            answer.held_nothing = previous.is_none();
+            answer.previous = previous.clone().unwrap_or_default();
+        }
         OperationResponse::Snap(region) => {
             out.cmd_type = CmdType::Snap;
             out.mut_snap().set_region(region_to_pb(region));
@@ -109,6 +116,11 @@ fn operation_from_pb(mut response: raft_cmdpb::Response) -> Result<OperationResp
         CmdType::Put => OperationResponse::Put,
         CmdType::Delete => OperationResponse::Delete,
         CmdType::DeleteRange => OperationResponse::DeleteRange,
+        CmdType::CompareAndSwap => {
+            let answer = response.take_compare_and_swap();
+            let previous = (!answer.held_nothing).then_some(answer.previous);
+            OperationResponse::CompareAndSwap { swapped: answer.swapped, previous }
+        }
         CmdType::Snap => {
             OperationResponse::Snap(needed_region(response.take_snap().region.take())?)
         }

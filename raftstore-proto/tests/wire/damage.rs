@@ -66,7 +66,7 @@ proptest! {
         data in prop::collection::vec(any::<u8>(), 1..60),
         split: bool,
     ) {
-        let flags = EntryFlags { split, conf_change: false };
+        let flags = EntryFlags { split, ..EntryFlags::NONE };
         let mut inner = eraftpb::Entry::new();
         inner.index = index;
         inner.term = term;

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use raftstore_proto::{
-    AdminCommand, Body, Cf, ChangeKind, Command, DecodeError, Epoch, Header, Operation, PeerChange,
-    PeerId, RegionId, SplitRequest, StatusCommand,
+    AdminCommand, Body, Cf, ChangeKind, Command, CompareAndSwap, DecodeError, Epoch, Header,
+    Operation, PeerChange, PeerId, RegionId, SplitRequest, StatusCommand,
     wire::{decode_command, encode_command},
 };
 
@@ -66,6 +66,24 @@ fn operations() {
         ]),
     );
     golden(Body::Operations(Vec::new()), Vec::new());
+}
+
+#[test]
+fn conditional_writes() {
+    // our own Request.compare_and_swap 1000; CompareAndSwapRequest: cf 1, key 2, expected 3,
+    // new_value 4, expects_nothing 5, removes 6
+    let swap = |expected, new| {
+        let swap = CompareAndSwap { cf: Cf::Default, key: bytes("k"), expected, new };
+        Body::Operations(vec![Operation::CompareAndSwap(Box::new(swap))])
+    };
+    let content = |fields| len(2, all([num(1, 1000), len(1000, fields)]));
+    golden(
+        swap(Some(bytes("a")), Some(bytes("b"))),
+        content(all([len(2, "k"), len(3, "a"), len(4, "b")])),
+    );
+    // What is empty and what is nothing are two things.
+    golden(swap(Some(bytes("")), Some(bytes(""))), content(len(2, "k")));
+    golden(swap(None, None), content(all([len(2, "k"), num(5, 1), num(6, 1)])));
 }
 
 #[test]

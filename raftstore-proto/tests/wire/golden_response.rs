@@ -55,6 +55,19 @@ fn empty_value_is_not_an_absent_one() {
 }
 
 #[test]
+fn what_a_conditional_write_found() {
+    // our own Response.compare_and_swap 1000; CompareAndSwapResponse: swapped 1, previous 2,
+    // held_nothing 3
+    let found = |swapped, previous| {
+        ResponseBody::Operations(vec![OperationResponse::CompareAndSwap { swapped, previous }])
+    };
+    let content = |fields| len(2, all([num(1, 1000), len(1000, fields)]));
+    golden(found(true, Some(bytes("v"))), content(all([num(1, 1), len(2, "v")])));
+    golden(found(false, Some(bytes(""))), content(Vec::new()));
+    golden(found(false, None), content(num(3, 1)));
+}
+
+#[test]
 fn admin() {
     // RaftCmdResponse.admin_response 3
     let admin =

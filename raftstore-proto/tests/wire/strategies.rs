@@ -4,10 +4,11 @@ use bytes::Bytes;
 use proptest::{collection::vec, option, prelude::*};
 use raft_proto::eraftpb;
 use raftstore_proto::{
-    AdminCommand, AdminResponse, ApplyState, Body, BusyReason, Cf, ChangeKind, Command, DATA_CFS,
-    Entry, Epoch, HardState, Header, LocalState, Operation, OperationResponse, Peer, PeerChange,
-    PeerId, PeerRole, RaftMessage, Region, RegionError, RegionId, RegionPhase, RegionState,
-    Response, ResponseBody, SplitRequest, StatusCommand, StatusResponse, StoreId, Truncated,
+    AdminCommand, AdminResponse, ApplyState, Body, BusyReason, Cf, ChangeKind, Command,
+    CompareAndSwap, DATA_CFS, Entry, Epoch, HardState, Header, LocalState, Operation,
+    OperationResponse, Peer, PeerChange, PeerId, PeerRole, RaftMessage, Region, RegionError,
+    RegionId, RegionPhase, RegionState, Response, ResponseBody, SplitRequest, StatusCommand,
+    StatusResponse, StoreId, Truncated,
 };
 
 pub(crate) fn id() -> impl Strategy<Value = u64> {
@@ -57,7 +58,8 @@ pub(crate) fn region() -> impl Strategy<Value = Region> {
 
 fn operation() -> impl Strategy<Value = Operation> {
     // What the known types say is known; others stay invalid.
-    let unknown = any::<i32>().prop_filter("known", |number| ![1, 3, 4, 5, 7].contains(number));
+    let unknown =
+        any::<i32>().prop_filter("known", |number| ![1, 3, 4, 5, 7, 1000].contains(number));
     prop_oneof![
         (cf(), payload()).prop_map(|(cf, key)| Operation::Get { cf, key }),
         (cf(), payload(), payload()).prop_map(|(cf, key, value)| Operation::Put { cf, key, value }),
@@ -67,6 +69,11 @@ fn operation() -> impl Strategy<Value = Operation> {
             start_key,
             end_key
         }),
+        (cf(), payload(), option::of(payload()), option::of(payload())).prop_map(
+            |(cf, key, expected, new)| {
+                Operation::CompareAndSwap(Box::new(CompareAndSwap { cf, key, expected, new }))
+            }
+        ),
         Just(Operation::Snap),
         unknown.prop_map(|cmd_type| Operation::Invalid { cmd_type }),
     ]
@@ -152,6 +159,9 @@ pub(crate) fn response() -> impl Strategy<Value = Response> {
         Just(OperationResponse::Put),
         Just(OperationResponse::Delete),
         Just(OperationResponse::DeleteRange),
+        (any::<bool>(), option::of(payload())).prop_map(|(swapped, previous)| {
+            OperationResponse::CompareAndSwap { swapped, previous }
+        }),
         region().prop_map(OperationResponse::Snap),
     ];
     let admin = prop_oneof![

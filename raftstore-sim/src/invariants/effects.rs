@@ -10,8 +10,8 @@ use bytes::Bytes;
 use protobuf::Message;
 use raft_proto::eraftpb::{ConfChange, ConfChangeV2};
 use raftstore_proto::{
-    AdminCommand, Body, Cf, ChangeKind, Command, Entry, EntryKind, Operation, Peer, PeerChange,
-    PeerRole, Region, SplitRequest, wire,
+    AdminCommand, Body, Cf, ChangeKind, Command, CompareAndSwap, Entry, EntryKind, Operation, Peer,
+    PeerChange, PeerRole, Region, SplitRequest, wire,
 };
 
 /// Rows of a region in key order.
@@ -23,6 +23,7 @@ pub(super) enum Change {
     Put(Cf, Bytes, Bytes),
     Delete(Cf, Bytes),
     DeleteRange(Cf, Bytes, Bytes),
+    Swap(Box<CompareAndSwap>),
     /// What lies outside of the range belongs to others from now on.
     Keep(Bytes, Bytes),
 }
@@ -53,6 +54,15 @@ impl Change {
             }
             Self::DeleteRange(cf, start, end) => {
                 rows.retain(|(family, key), _| family != cf || !is_within(key, start, end));
+            }
+            Self::Swap(swap) => {
+                let place = (swap.cf, swap.key.clone());
+                if rows.get(&place) == swap.expected.as_ref() {
+                    match &swap.new {
+                        Some(value) => rows.insert(place, value.clone()),
+                        None => rows.remove(&place),
+                    };
+                }
             }
             Self::Keep(start, end) => rows.retain(|(_, key), _| is_within(key, start, end)),
         }
@@ -99,7 +109,10 @@ pub(super) fn effect(region: Option<&Region>, entry: &Entry) -> Effect {
     };
     match body {
         Body::Operations(operations) => {
-            if version && operations.iter().all(|operation| fits(operation, region)) {
+            let conditions = operations.iter().filter(|it| it.is_conditional()).count();
+            let stand_alone =
+                conditions == 0 || (operations.len() == 1 && entry.flags().conditional);
+            if version && stand_alone && operations.iter().all(|it| fits(it, region)) {
                 Effect::Data(data_changes(operations))
             } else {
                 Effect::Nothing
@@ -131,6 +144,7 @@ fn data_changes(operations: Vec<Operation>) -> Vec<Change> {
             Operation::DeleteRange { cf, start_key, end_key } => {
                 Some(Change::DeleteRange(cf, start_key, end_key))
             }
+            Operation::CompareAndSwap(swap) => Some(Change::Swap(swap)),
             Operation::Get { .. } | Operation::Snap | Operation::Invalid { .. } => None,
         })
         .collect()
@@ -148,6 +162,7 @@ fn fits(operation: &Operation, region: &Region) -> bool {
                 region.end_key.is_empty() || (!end_key.is_empty() && *end_key <= region.end_key);
             cf.is_data() && is_range && region.contains(start_key) && ends_inside
         }
+        Operation::CompareAndSwap(swap) => swap.cf.is_data() && region.contains(&swap.key),
         Operation::Get { .. } | Operation::Snap => true,
         Operation::Invalid { .. } => false,
     }
@@ -299,7 +314,7 @@ mod tests {
             replica_read: false,
         };
         let data = wire::encode_command(&Command { header, body });
-        let flags = EntryFlags { split, conf_change: false };
+        let flags = EntryFlags { split, ..EntryFlags::NONE };
         let raw = raft_proto::eraftpb::Entry {
             context: Bytes::from(Entry::context_for(region.id, 7, 6, flags, &data)),
             index: 7,

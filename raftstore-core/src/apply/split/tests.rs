@@ -5,7 +5,7 @@ use raftstore_proto::{Epoch, RegionId, StoreId};
 
 use super::*;
 
-const FLAGS: EntryFlags = EntryFlags { split: true, conf_change: false };
+const FLAGS: EntryFlags = EntryFlags { split: true, ..EntryFlags::NONE };
 
 fn region(start: &'static str, end: &'static str) -> Region {
     Region {

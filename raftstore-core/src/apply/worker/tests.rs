@@ -5,9 +5,9 @@ use engine_traits::{Reader, mem::MemEngine};
 use protobuf::Message;
 use raft::eraftpb;
 use raftstore_proto::{
-    AdminCommand, AdminResponse, ApplyState, Body, ChangeKind, Command, EntryFlags, Epoch, Header,
-    Operation, OperationResponse, Peer, PeerChange, PeerId, PeerRole, RegionPhase, RegionState,
-    ResponseBody, StoreId, Truncated,
+    AdminCommand, AdminResponse, ApplyState, Body, ChangeKind, Command, CompareAndSwap, EntryFlags,
+    Epoch, Header, Operation, OperationResponse, Peer, PeerChange, PeerId, PeerRole, RegionPhase,
+    RegionState, ResponseBody, StoreId, Truncated,
     wire::{self, record},
 };
 
@@ -16,6 +16,7 @@ use crate::apply::{ApplyMetrics, ExecResult};
 
 mod answers;
 mod commands;
+mod conditions;
 mod hashes;
 mod lifecycle;
 mod membership;
@@ -156,6 +157,12 @@ fn delete_range(start: &'static str, end: &'static str) -> Operation {
     Operation::DeleteRange { cf: Cf::Default, start_key: start.into(), end_key: end.into() }
 }
 
+fn swap(key: &'static str, expected: Option<&'static str>, new: Option<&'static str>) -> Operation {
+    let (expected, new) = (expected.map(Bytes::from), new.map(Bytes::from));
+    let swap = CompareAndSwap { cf: Cf::Default, key: key.into(), expected, new };
+    Operation::CompareAndSwap(Box::new(swap))
+}
+
 fn operations(operations: Vec<Operation>) -> Command {
     command(Body::Operations(operations))
 }
@@ -179,6 +186,14 @@ fn entry_of(region: RegionId, index: u64, command: &Command) -> Entry {
 
 fn entry(index: u64, command: &Command) -> Entry {
     entry_of(R1, index, command)
+}
+
+/// An entry that says that it depends on data.
+fn conditional(index: u64, command: &Command) -> Entry {
+    let mut raw = raw(index, TERM, wire::encode_command(command));
+    let flags = EntryFlags { conditional: true, ..EntryFlags::NONE };
+    raw.context = Entry::context_for(R1, index, TERM, flags, &raw.data).into();
+    Entry::from_raft(raw)
 }
 
 fn empty(index: u64, term: u64) -> Entry {

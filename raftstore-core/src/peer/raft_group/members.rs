@@ -78,7 +78,7 @@ impl<R: RaftEngine> RaftGroup<R> {
             return Err(self.not_leader());
         }
         let (index, term) = (self.last_index() + 1, self.term());
-        let flags = EntryFlags { split: false, conf_change: true };
+        let flags = EntryFlags { conf_change: true, ..EntryFlags::NONE };
         let region = self.region;
         let unencodable =
             |_| RegionError::InvalidCommand { why: "the membership change cannot be encoded" };

@@ -120,7 +120,7 @@ fn adding_entry(region: &Region, index: u64, peer: Replica) -> eraftpb::Entry {
         ..eraftpb::ConfChange::default()
     };
     let data = conf_change.write_to_bytes().unwrap();
-    let flags = EntryFlags { split: false, conf_change: true };
+    let flags = EntryFlags { conf_change: true, ..EntryFlags::NONE };
     eraftpb::Entry {
         entry_type: eraftpb::EntryType::EntryConfChange,
         index,

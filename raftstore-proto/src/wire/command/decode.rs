@@ -4,8 +4,8 @@ use bytes::Bytes;
 
 use super::{admin::decode_admin, cmd, status};
 use crate::{
-    Body, Cf, Command, DecodeError, Epoch, Header, Operation, Peer, PeerId, RegionId,
-    StatusCommand, StoreId,
+    Body, Cf, Command, CompareAndSwap, DecodeError, Epoch, Header, Operation, Peer, PeerId,
+    RegionId, StatusCommand, StoreId,
     guard::{self, Limits},
     wire::{
         codec::{Source, Value},
@@ -130,6 +130,7 @@ pub(super) const fn choice(number: u64) -> i32 {
 fn decode_operation(source: &Source<'_>, message: &[u8]) -> Result<Operation, DecodeError> {
     let mut cmd_type = 0;
     let (mut get, mut put, mut delete, mut delete_range) = (None, None, None, None);
+    let mut compare_and_swap = None;
     source.fields(message, |number, value| {
         match number {
             1 => cmd_type = choice(source.number(value)?),
@@ -137,6 +138,7 @@ fn decode_operation(source: &Source<'_>, message: &[u8]) -> Result<Operation, De
             4 => put = Some(source.message(value)?),
             5 => delete = Some(source.message(value)?),
             8 => delete_range = Some(source.message(value)?),
+            1000 => compare_and_swap = Some(source.message(value)?),
             _ => {}
         }
         Ok(())
@@ -159,9 +161,27 @@ fn decode_operation(source: &Source<'_>, message: &[u8]) -> Result<Operation, De
                 in_family(source, delete_range, "content of a range deletion")?;
             Operation::DeleteRange { cf, start_key, end_key }
         }
+        cmd::COMPARE_AND_SWAP => {
+            Operation::CompareAndSwap(Box::new(decode_swap(source, compare_and_swap)?))
+        }
         cmd::SNAP => Operation::Snap,
         cmd_type => Operation::Invalid { cmd_type },
     })
+}
+
+fn decode_swap(source: &Source<'_>, message: Option<&[u8]>) -> Result<CompareAndSwap, DecodeError> {
+    let (cf, [key, expected, new]) = in_family(source, message, "content of a conditional write")?;
+    let (mut expects_nothing, mut removes) = (false, false);
+    source.fields(message.unwrap_or_default(), |number, value| {
+        match number {
+            5 => expects_nothing = source.number(value)? != 0,
+            6 => removes = source.number(value)? != 0,
+            _ => {}
+        }
+        Ok(())
+    })?;
+    let expected = (!expects_nothing).then_some(expected);
+    Ok(CompareAndSwap { cf, key, expected, new: (!removes).then_some(new) })
 }
 
 /// Reads a family's name and the payloads that follow it.
