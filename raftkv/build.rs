@@ -1,16 +1,32 @@
 //! Writes the stubs of the gRPC service of a store. The messages are generated elsewhere.
 
+use std::{env, error::Error, fs, path::Path};
+
 use tonic_build::manual::{Builder, Method, Service};
 
-fn main() {
+/// What a server reads comes from outside: it is checked before it is decoded.
+const SERVER_CODEC: &str = "crate::service::GuardedCodec";
+const CLIENT_CODEC: &str = "raftstore_grpc::ProtobufCodec";
+
+fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=build.rs");
+    let out = env::var("OUT_DIR")?;
+    let (server, client) = (Path::new(&out).join("server"), Path::new(&out).join("client"));
+    fs::create_dir_all(&server)?;
+    fs::create_dir_all(&client)?;
+    Builder::new().build_client(false).out_dir(&server).compile(&[service(SERVER_CODEC)]);
+    Builder::new().build_server(false).out_dir(&client).compile(&[service(CLIENT_CODEC)]);
+    Ok(())
+}
+
+fn service(codec: &str) -> Service {
     let unary = |name: &str, route: &str, input: &str, output: &str| {
         Method::builder()
             .name(name)
             .route_name(route)
             .input_type(format!("raftstore_grpc::pb::kvrpcpb::{input}"))
             .output_type(format!("raftstore_grpc::pb::kvrpcpb::{output}"))
-            .codec_path("raftstore_grpc::ProtobufCodec")
+            .codec_path(codec)
             .build()
     };
     let batch_commands = Method::builder()
@@ -18,7 +34,7 @@ fn main() {
         .route_name("BatchCommands")
         .input_type("raftstore_grpc::pb::tikvpb::BatchCommandsRequest")
         .output_type("raftstore_grpc::pb::tikvpb::BatchCommandsResponse")
-        .codec_path("raftstore_grpc::ProtobufCodec")
+        .codec_path(codec)
         .client_streaming()
         .server_streaming()
         .build();
@@ -41,5 +57,5 @@ fn main() {
     ] {
         service = service.method(unary(name, route, input, output));
     }
-    Builder::new().compile(&[service.build()]);
+    service.build()
 }

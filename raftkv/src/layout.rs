@@ -1,4 +1,4 @@
-//! The directory of a demo: what may be used, who holds it, and where things lie in it.
+//! The directory of a demo or of a node: what may be used, who holds it, and where things lie in it.
 //!
 //! Nothing is changed in a directory before it is clear that it is ours: it is absent, empty,
 //! or carries our marker with the same settings.
@@ -9,8 +9,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// What the marker begins with; the number is the version of the layout.
-const FORMAT: &str = "raftkv demo 1";
+/// What the marker of a demo begins with; the number is the version of the layout.
+const DEMO_FORMAT: &str = "raftkv demo 1";
+/// The same for a node.
+const NODE_FORMAT: &str = "raftkv node 1";
 
 /// What a directory was made for; later runs must agree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +23,26 @@ pub(crate) struct Settings {
     pub(crate) raft_log: &'static str,
     /// How many stores.
     pub(crate) stores: u64,
+}
+
+/// The content of a marker.
+struct Marker {
+    format: &'static str,
+    /// Settings in order: name, value, and the value of a marker that has none.
+    settings: Vec<(&'static str, String, &'static str)>,
+}
+
+impl Settings {
+    fn marker(self) -> Marker {
+        let Self { engine, raft_log, stores } = self;
+        let settings = vec![
+            ("engine", engine.to_owned(), "missing"),
+            // Directories made before there was a choice have no such line, and logs on redb.
+            ("raft-log", raft_log.to_owned(), "redb"),
+            ("stores", stores.to_string(), "missing"),
+        ];
+        Marker { format: DEMO_FORMAT, settings }
+    }
 }
 
 /// Why a directory cannot be used: what, where, and what to do.
@@ -114,12 +136,25 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
-    /// Takes hold of `dir`, making it if needed.
+    /// Takes hold of the `dir` of a demo, making it if needed.
     pub(crate) fn open(dir: &Path, settings: Settings) -> Result<Self, LayoutError> {
+        Self::open_marked(dir, &settings.marker())
+    }
+
+    /// Takes hold of the `dir` of a node with these engines, making it if needed.
+    pub(crate) fn open_node(dir: &Path, engine: &str, raft_log: &str) -> Result<Self, LayoutError> {
+        let settings = vec![
+            ("engine", engine.to_owned(), "missing"),
+            ("raft-log", raft_log.to_owned(), "missing"),
+        ];
+        Self::open_marked(dir, &Marker { format: NODE_FORMAT, settings })
+    }
+
+    fn open_marked(dir: &Path, wanted: &Marker) -> Result<Self, LayoutError> {
         let marker = dir.join("marker");
         let is_new = match read_marker(&marker)? {
             Some(text) => {
-                check_marker(dir, &text, settings)?;
+                check_marker(dir, &text, wanted)?;
                 false
             }
             None => {
@@ -145,7 +180,7 @@ impl Layout {
             Err(TryLockError::Error(source)) => return Err(explain("lock", &lock_path)(source)),
         }
         if is_new {
-            write_marker(dir, &marker, settings)?;
+            write_marker(dir, &marker, wanted)?;
         }
         Ok(Self { dir: dir.to_path_buf(), is_new, _lock: lock })
     }
@@ -231,28 +266,21 @@ fn is_vacant(dir: &Path) -> Result<bool, LayoutError> {
     Ok(true)
 }
 
-fn check_marker(dir: &Path, text: &str, settings: Settings) -> Result<(), LayoutError> {
+fn check_marker(dir: &Path, text: &str, wanted: &Marker) -> Result<(), LayoutError> {
     let path = || dir.to_path_buf();
     let mut lines = text.lines();
     let first = lines.next().unwrap_or_default();
-    if first != FORMAT {
+    if first != wanted.format {
         let found = first.chars().filter(|letter| !letter.is_control()).take(40).collect();
         return Err(LayoutError::Version { path: path(), found });
     }
-    let stores = settings.stores.to_string();
-    // Directories made before there was a choice have no such line, and logs on redb.
-    let wanted = [
-        ("engine", settings.engine, "missing"),
-        ("raft-log", settings.raft_log, "redb"),
-        ("stores", &stores, "missing"),
-    ];
-    for (setting, wanted, otherwise) in wanted {
+    for (setting, wanted, otherwise) in &wanted.settings {
         let found = lines
             .clone()
             .find_map(|line| line.strip_prefix(setting)?.strip_prefix(' '))
             .unwrap_or(otherwise);
         if found != wanted {
-            let found = found.to_owned();
+            let (setting, found) = (*setting, found.to_owned());
             return Err(LayoutError::Settings { path: path(), setting, found });
         }
     }
@@ -260,9 +288,11 @@ fn check_marker(dir: &Path, text: &str, settings: Settings) -> Result<(), Layout
 }
 
 /// The marker comes to its place whole and durable, before anything else does.
-fn write_marker(dir: &Path, marker: &Path, settings: Settings) -> Result<(), LayoutError> {
-    let Settings { engine, raft_log, stores } = settings;
-    let text = format!("{FORMAT}\nengine {engine}\nraft-log {raft_log}\nstores {stores}\n");
+fn write_marker(dir: &Path, marker: &Path, wanted: &Marker) -> Result<(), LayoutError> {
+    let mut text = format!("{}\n", wanted.format);
+    for (setting, value, _) in &wanted.settings {
+        text += &format!("{setting} {value}\n");
+    }
     let draft = dir.join("marker.new");
     let write = || -> io::Result<()> {
         let mut file = File::create(&draft)?;
@@ -309,6 +339,21 @@ mod tests {
         assert!(error.unwrap_err().to_string().contains("--engine redb"));
         let error = Layout::open(folder.path(), Settings { raft_log: "redb", ..SETTINGS });
         assert!(error.unwrap_err().to_string().contains("--raft-log raft-engine"));
+    }
+
+    /// XT-11: a node's directory is no demo's, of one pair of engines, and of one process.
+    #[test]
+    fn xt_11_the_directory_of_a_node_is_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let held = Layout::open_node(folder.path(), "redb", "raft-engine").unwrap();
+        let error = Layout::open_node(folder.path(), "redb", "raft-engine").unwrap_err();
+        assert!(matches!(error, LayoutError::InUse { .. }), "{error}");
+        drop(held);
+        let error = Layout::open_node(folder.path(), "rocksdb", "raft-engine").unwrap_err();
+        assert!(error.to_string().contains("--engine redb"), "{error}");
+        let error = Layout::open(folder.path(), SETTINGS).unwrap_err();
+        assert!(matches!(error, LayoutError::Version { .. }), "{error}");
+        drop(Layout::open_node(folder.path(), "redb", "raft-engine").unwrap());
     }
 
     #[test]

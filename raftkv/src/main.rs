@@ -11,7 +11,10 @@ use std::{
 use clap::{Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
-use crate::demo::{DemoError, Options, RaftLogKind};
+use crate::demo::{
+    DemoError, Options, RaftLogKind,
+    processes::{self, ProcessOptions},
+};
 
 mod cluster;
 mod demo;
@@ -24,7 +27,7 @@ mod pd;
 mod recall;
 mod regions;
 mod report;
-#[cfg_attr(not(test), expect(dead_code, reason = "the command that serves it is to come"))]
+mod serve;
 mod service;
 mod sweep;
 mod usage;
@@ -54,6 +57,13 @@ enum Commands {
                             be served, 2 for arguments or a directory that cannot be used."
     )]
     Pd(pd::PdArguments),
+    /// Serves one store of a cluster, for clients of TiKV's raw interface
+    #[command(
+        after_help = "Exit status: 0 after a request to end (SIGINT, SIGTERM), 1 if it cannot \
+                            be served or has failed, 2 for settings or a directory that cannot \
+                            be used."
+    )]
+    Serve(Box<serve::ServeArguments>),
     /// Fills a cluster with records
     #[command(
         after_help = "Exit status: 0 if every record was stored, 1 if not, 2 without a cluster."
@@ -102,6 +112,10 @@ struct DemoArguments {
     #[arg(long, value_name = "N", default_value_t = 8,
           value_parser = clap::value_parser!(u64).range(1..=1_000))]
     regions: u64,
+    /// Run the placement driver and every store as a process of its own, in DIR.processes, and
+    /// kill one of them
+    #[arg(long, conflicts_with_all = ["input", "engine", "raft_log", "sweep", "regions"])]
+    processes: bool,
     /// Print JSON instead of a table
     #[arg(long)]
     json: bool,
@@ -130,12 +144,36 @@ fn main() -> ExitCode {
     match Arguments::parse().command {
         Commands::Demo(arguments) => demo(arguments),
         Commands::Pd(arguments) => pd::run(arguments),
+        Commands::Serve(arguments) => serve::run(*arguments),
         Commands::Load(arguments) => load::load(&arguments),
         Commands::Bench(arguments) => load::bench(&arguments),
     }
 }
 
+fn demo_of_processes(arguments: DemoArguments) -> ExitCode {
+    let options = ProcessOptions {
+        dir: arguments.dir.with_extension("processes"),
+        stores: arguments.stores,
+        records: arguments.records,
+        seed: arguments.seed,
+    };
+    match processes::run(&options) {
+        Ok(outcome) => {
+            let text = if arguments.json { outcome.json() } else { outcome.table() };
+            let _ = io::stdout().write_all(text.as_bytes());
+            if outcome.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "raftkv: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
 fn demo(arguments: DemoArguments) -> ExitCode {
+    if arguments.processes {
+        return demo_of_processes(arguments);
+    }
     let json = arguments.json;
     let options = Options {
         input: arguments.input,

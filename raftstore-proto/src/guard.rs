@@ -13,6 +13,8 @@ use crate::{
     DecodeError,
     wire::codec::{Reader, Value, malformed},
 };
+#[cfg(feature = "rpc")]
+pub use schema::client::{ClientRequest, SchemaOf};
 use schema::{Kind, Schema};
 
 /// What bytes from outside may cost.
@@ -104,6 +106,18 @@ pub fn check_region(bytes: &[u8], limits: &Limits) -> Result<Admitted, DecodeErr
 /// Says which bound it breaks.
 pub fn check_snapshot_data(bytes: &[u8], limits: &Limits) -> Result<Admitted, DecodeError> {
     scan("snapshot data", bytes, &schema::SNAPSHOT_DATA, limits)
+}
+
+/// Checks a request of a client.
+///
+/// # Errors
+/// Says which bound it breaks.
+#[cfg(feature = "rpc")]
+pub fn check_request<M: ClientRequest>(
+    bytes: &[u8],
+    limits: &Limits,
+) -> Result<Admitted, DecodeError> {
+    scan("request", bytes, M::schema().0, limits)
 }
 
 /// A message being scanned, and what is left of it.

@@ -11,6 +11,7 @@ mod check;
 mod compare;
 mod load;
 mod outage;
+pub(crate) mod processes;
 
 use std::{
     io::{self, Write as _},

@@ -37,7 +37,10 @@ impl From<ReadError> for Refusal {
         match error {
             ReadError::Refused(error) => error.into(),
             // Another replica may be able to.
-            other => Self::Region(text(format!("{other}"))),
+            other => {
+                tracing::error!(error = &other as &dyn std::error::Error, "rows cannot be read");
+                Self::Region(text(other.to_string()))
+            }
         }
     }
 }

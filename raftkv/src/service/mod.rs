@@ -6,6 +6,7 @@
 //! one-shot futures, and reads that may take long have threads of their own.
 
 mod batch;
+mod codec;
 mod commands;
 mod context;
 mod crc64;
@@ -35,17 +36,15 @@ use raftstore_proto::{Body, Header, RegionError, Response, ResponseBody};
 use tokio::sync::Semaphore;
 use tonic::{Request, Status, Streaming};
 
+pub(crate) use self::codec::GuardedCodec;
 use self::{
     batch::BatchAnswers,
+    codec::REQUEST_BYTES_MAX,
     commands::{CommandRequest, Refuse},
     context::Refusal,
     scans::{RowsRequest, lost},
     stubs::tikv_server::{Tikv, TikvServer},
 };
-
-/// Largest request, in bytes. Above the limit of an entry, so that the refusal of a large
-/// write is one that clients understand.
-const REQUEST_BYTES_MAX: usize = 16 << 20;
 
 /// Reads of many rows at a time; others wait for their turn.
 const LONG_READS: usize = 16;

@@ -75,6 +75,10 @@ impl Scan {
     ) -> Result<(), Refusal> {
         let range = match self.direction {
             Direction::Forward => Range::new(start, end),
+            // Some clients name the upper end of all they want to each region on the way.
+            Direction::Backward if lies_beyond(start, snapshot.end_key()) => {
+                Range::new(end, snapshot.end_key())
+            }
             Direction::Backward => Range::new(end, start),
         };
         let mut left = limit;
@@ -100,6 +104,11 @@ impl Scan {
         }
         Ok(())
     }
+}
+
+/// Whether a key lies above the end of a region; an empty end is above all keys.
+fn lies_beyond(key: &[u8], region_end: &[u8]) -> bool {
+    !region_end.is_empty() && (key.is_empty() || key > region_end)
 }
 
 impl RowsRequest for RawScanRequest {

@@ -7,4 +7,6 @@
     reason = "generated code"
 )]
 
-include!(concat!(env!("OUT_DIR"), "/tikvpb.Tikv.rs"));
+include!(concat!(env!("OUT_DIR"), "/server/tikvpb.Tikv.rs"));
+#[cfg(test)]
+include!(concat!(env!("OUT_DIR"), "/client/tikvpb.Tikv.rs"));

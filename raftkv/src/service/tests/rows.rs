@@ -70,6 +70,13 @@ async fn scans_go_both_ways_and_stop_where_the_region_ends() {
         request.limit = 1;
     };
     assert_eq!(scan(&fixture, "a", down_from_border).await, ["c=value of c"]);
+    // What is above the region is another's.
+    let down_from_above = |request: &mut RawScanRequest| {
+        request.reverse = true;
+        request.start_key = bytes("x");
+        request.end_key = bytes("b");
+    };
+    assert_eq!(scan(&fixture, "a", down_from_above).await, ["c=value of c", "b=value of b"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

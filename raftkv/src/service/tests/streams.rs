@@ -80,6 +80,20 @@ async fn every_request_of_a_stream_is_answered_once() {
     tokio::join!(sending, receiving);
 }
 
+/// Bytes that would decode to far more are refused before they are, and the store goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bundle_of_many_empty_requests_is_refused_unread() {
+    let fixture = Fixture::start().await;
+    let (mut client, _) = fixture.leader("a").await;
+    let requests = vec![Asked::default(); 1 << 20].into();
+    let bad = BatchCommandsRequest { requests, ..Default::default() };
+    let mut answers = client.batch_commands(tokio_stream::once(bad)).await.unwrap().into_inner();
+    let refused = answers.next().await.unwrap().unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::InvalidArgument);
+    assert!(refused.message().contains("more than"), "{refused}");
+    fixture.put("a", "1").await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bundle_whose_numbers_do_not_fit_ends_the_stream() {
     let fixture = Fixture::start().await;
