@@ -6,9 +6,13 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tonic::transport::{Channel, Endpoint};
 
+use crate::Tls;
+
 /// How connections are made and kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct ClientConfig {
+    /// How the other end has to show who it is, and what it is shown.
+    pub tls: Option<Tls>,
     /// Time for a connection to come about.
     pub connect_timeout: Duration,
     /// After this silence a connection is asked whether it lives.
@@ -24,6 +28,7 @@ pub struct ClientConfig {
 impl Default for ClientConfig {
     fn default() -> Self {
         Self {
+            tls: None,
             connect_timeout: Duration::from_secs(3),
             keepalive_interval: Duration::from_secs(10),
             keepalive_timeout: Duration::from_secs(3),
@@ -61,7 +66,7 @@ pub enum ConnectError {
 ///
 /// # Errors
 /// See [`ConnectError`].
-pub async fn connect(address: &str, config: ClientConfig) -> Result<Channel, ConnectError> {
+pub async fn connect(address: &str, config: &ClientConfig) -> Result<Channel, ConnectError> {
     let bad = || ConnectError::BadAddress { address: address.to_owned() };
     let (host, port) = address.rsplit_once(':').ok_or_else(bad)?;
     if host.is_empty() || port.parse::<u16>().is_err() {
@@ -76,16 +81,29 @@ pub async fn connect(address: &str, config: ClientConfig) -> Result<Channel, Con
         .initial_stream_window_size(config.stream_window_bytes)
         .initial_connection_window_size(config.connection_window_bytes);
     let to = address.to_owned();
-    let connector = tower::service_fn(move |_| dial(to.clone()));
-    endpoint
-        .connect_with_connector(connector)
-        .await
-        .map_err(|source| ConnectError::Failed { address: address.to_owned(), source })
+    let connected = match config.tls.clone() {
+        None => {
+            let connector = tower::service_fn(move |_| {
+                let to = to.clone();
+                async move { dial(&to).await.map(TokioIo::new) }
+            });
+            endpoint.connect_with_connector(connector).await
+        }
+        Some(tls) => {
+            let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+            let connector = tower::service_fn(move |_| {
+                let (to, host, tls) = (to.clone(), host.clone(), tls.clone());
+                async move { tls.connect(&host, dial(&to).await?).await.map(TokioIo::new) }
+            });
+            endpoint.connect_with_connector(connector).await
+        }
+    };
+    connected.map_err(|source| ConnectError::Failed { address: address.to_owned(), source })
 }
 
-async fn dial(address: String) -> io::Result<TokioIo<TcpStream>> {
+async fn dial(address: &str) -> io::Result<TcpStream> {
     let socket = TcpStream::connect(address).await?;
     // What is flushed must not wait for more.
     socket.set_nodelay(true)?;
-    Ok(TokioIo::new(socket))
+    Ok(socket)
 }

@@ -13,6 +13,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
 };
+use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
 use crate::serve::Places;
@@ -23,10 +24,25 @@ use crate::serve::Places;
 pub struct PeerInfo {
     /// Where the connection comes from.
     pub address: SocketAddr,
+    /// The common name in its certificate; `None` without TLS, or if there is none in it.
+    pub name: Option<Arc<str>>,
 }
 
 /// What bytes travel over.
-pub(crate) type Socket = TcpStream;
+pub(crate) enum Socket {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// Does the same with either.
+macro_rules! either {
+    ($socket:expr, $inner:ident => $do:expr) => {
+        match $socket {
+            Socket::Plain($inner) => $do,
+            Socket::Tls($inner) => $do,
+        }
+    };
+}
 
 /// A connection that the server may have: it has begun to speak HTTP/2.
 pub(crate) struct Connection {
@@ -72,7 +88,7 @@ impl AsyncRead for Connection {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.begun.is_empty() {
-            return Pin::new(&mut self.socket).poll_read(context, buffer);
+            return either!(&mut self.socket, inner => Pin::new(inner).poll_read(context, buffer));
         }
         let length = self.begun.len().min(buffer.remaining());
         buffer.put_slice(&self.begun[..length]);
@@ -87,15 +103,15 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write(context, bytes)
+        either!(&mut self.socket, inner => Pin::new(inner).poll_write(context, bytes))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_flush(context)
+        either!(&mut self.socket, inner => Pin::new(inner).poll_flush(context))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_shutdown(context)
+        either!(&mut self.socket, inner => Pin::new(inner).poll_shutdown(context))
     }
 
     fn poll_write_vectored(
@@ -103,10 +119,10 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write_vectored(context, slices)
+        either!(&mut self.socket, inner => Pin::new(inner).poll_write_vectored(context, slices))
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.socket.is_write_vectored()
+        either!(&self.socket, inner => inner.is_write_vectored())
     }
 }

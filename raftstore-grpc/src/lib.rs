@@ -6,12 +6,15 @@
 //!
 //! [`serve()`] takes connections for a tonic server: so many and no more, each of which must
 //! speak HTTP/2 within a deadline before the server hears of it. [`connect()`] makes them.
+//! With [`Tls`] both ends of each show a certificate, which is read anew when its file changes.
 
 mod codec;
 mod connect;
 mod connection;
 mod guard;
+mod name;
 mod serve;
+mod tls;
 
 pub use codec::{GuardedCodec, GuardedDecoder, ProtobufCodec, ProtobufDecoder, ProtobufEncoder};
 pub use connect::{ClientConfig, ConnectError, connect};
@@ -20,3 +23,4 @@ pub use guard::GuardError;
 /// The generated messages.
 pub use raftstore_proto::pb;
 pub use serve::{ServerConfig, ServerCounters, ServerFigures, serve};
+pub use tls::{Tls, TlsError, TlsFiles};

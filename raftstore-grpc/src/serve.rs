@@ -15,7 +15,7 @@ use std::{
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::{
-    io::AsyncReadExt as _,
+    io::{AsyncRead, AsyncReadExt as _},
     net::{TcpListener, TcpStream},
     sync::{mpsc, watch},
     time::timeout,
@@ -23,16 +23,22 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{service::Routes, transport::Server};
 
-use crate::connection::{Connection, PeerInfo, Place};
+use crate::{
+    Tls,
+    connection::{Connection, PeerInfo, Place, Socket},
+};
 
 /// What every HTTP/2 connection begins with.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Pause after the system gave no connection, out of descriptors for instance.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Bounds of a server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Settings of a server.
+#[derive(Clone, Debug)]
 pub struct ServerConfig {
+    /// Who may connect, and how this server shows who it is. Without it, anybody may, and
+    /// everybody on the way can read and change what is said.
+    pub tls: Option<Tls>,
     /// Connections at a time.
     pub connections_max: usize,
     /// Of these, from one address.
@@ -56,6 +62,7 @@ pub struct ServerConfig {
 impl Default for ServerConfig {
     fn default() -> Self {
         Self {
+            tls: None,
             connections_max: 4096,
             connections_per_address_max: 2048,
             handshake_timeout: Duration::from_secs(5),
@@ -119,6 +126,9 @@ figures! {
     refused_address,
     /// Connections that did not begin to speak in time.
     refused_slow,
+    /// Connections without a certificate that is trusted, or with one of a name that is not
+    /// allowed.
+    refused_tls,
     /// Connections that spoke something else.
     refused_protocol,
     /// Connections that ended before they spoke.
@@ -190,7 +200,7 @@ pub async fn serve(
     let (sender, connections) = mpsc::channel::<io::Result<Connection>>(16);
     let (end, is_over) = watch::channel(());
     let places = Arc::new(Places { taken: Mutex::default(), counters: counters.clone() });
-    let door = Door { config, counters, places, sender };
+    let door = Door { config: config.clone(), counters, places, sender };
     tokio::spawn(door.run(listener, is_over));
     let stop = async {
         shutdown.await;
@@ -248,40 +258,72 @@ impl Door {
         let this = self.clone();
         tokio::spawn(async move {
             let limit = this.config.handshake_timeout;
-            match timeout(limit, handshake(socket, address, place)).await {
-                Ok(Ok(Some(connection))) => {
+            let tls = this.config.tls.as_ref();
+            match timeout(limit, handshake(socket, address, tls, place)).await {
+                Ok(Ok(connection)) => {
                     this.counters.count(|all| &all.accepted);
                     // A server that has ended takes none.
                     let _ = this.sender.send(Ok(connection)).await;
                 }
-                Ok(Ok(None)) => this.counters.count(|all| &all.refused_protocol),
-                Ok(Err(_)) => this.counters.count(|all| &all.refused_ended),
+                Ok(Err(NotBegun::Protocol)) => this.counters.count(|all| &all.refused_protocol),
+                Ok(Err(NotBegun::Ended)) => this.counters.count(|all| &all.refused_ended),
+                Ok(Err(NotBegun::Tls(error))) => {
+                    tracing::warn!(%address, %error, "a connection is refused");
+                    this.counters.count(|all| &all.refused_tls);
+                }
                 Err(_) => this.counters.count(|all| &all.refused_slow),
             }
         });
     }
 }
 
-/// Waits for the first bytes; `None` if they are not HTTP/2's.
+/// Why a connection did not begin.
+enum NotBegun {
+    /// It ended.
+    Ended,
+    /// It spoke something else.
+    Protocol,
+    /// It did not show who it is, or must not be here.
+    Tls(io::Error),
+}
+
+/// Waits for the first bytes, secured if that is wanted.
 async fn handshake(
-    mut socket: TcpStream,
+    socket: TcpStream,
     address: SocketAddr,
+    tls: Option<&Tls>,
     place: Place,
-) -> io::Result<Option<Connection>> {
+) -> Result<Connection, NotBegun> {
     // Small answers must not wait for larger ones.
-    socket.set_nodelay(true)?;
+    socket.set_nodelay(true).map_err(|_| NotBegun::Ended)?;
+    let (socket, name) = match tls {
+        None => {
+            let mut socket = socket;
+            begin(&mut socket).await?;
+            (Socket::Plain(socket), None)
+        }
+        Some(tls) => {
+            let (mut socket, name) = tls.accept(socket).await.map_err(NotBegun::Tls)?;
+            begin(&mut socket).await?;
+            (Socket::Tls(Box::new(socket)), name)
+        }
+    };
+    let peer = PeerInfo { address, name };
+    Ok(Connection::new(Bytes::from_static(PREFACE), socket, peer, place))
+}
+
+/// Reads what HTTP/2 begins with.
+async fn begin(socket: &mut (impl AsyncRead + Unpin)) -> Result<(), NotBegun> {
     let mut begun = [0; PREFACE.len()];
     let mut length = 0;
     while length < begun.len() {
-        let read = socket.read(&mut begun[length..]).await?;
-        if read == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+        match socket.read(&mut begun[length..]).await {
+            Ok(0) | Err(_) => return Err(NotBegun::Ended),
+            Ok(read) => length += read,
         }
-        length += read;
         if begun[..length] != PREFACE[..length] {
-            return Ok(None);
+            return Err(NotBegun::Protocol);
         }
     }
-    let peer = PeerInfo { address };
-    Ok(Some(Connection::new(Bytes::from_static(PREFACE), socket, peer, place)))
+    Ok(())
 }

@@ -13,7 +13,7 @@ pub const CONNECTIONS_MAX: u16 = 64;
 const BATCH_OVERHEAD_BYTES: usize = 1 << 10;
 
 /// Settings of a [`GrpcTransport`](crate::GrpcTransport).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct GrpcConfig {
     /// Connections to each other store. A region keeps to one of them.
     pub connections_per_store: u16,
@@ -31,8 +31,12 @@ pub struct GrpcConfig {
     /// Longest message that is sent, and longest frame that is received, in bytes. The same
     /// in all stores of a cluster.
     pub frame_bytes_max: usize,
-    /// How connections are made and kept.
+    /// How connections are made and kept, and secured.
     pub client: ClientConfig,
+    /// Common names of the certificates that stores have. Only who shows one of them may
+    /// send messages and snapshots: a client's certificate opens the port, and not that door.
+    /// Empty, whoever may connect may do everything.
+    pub store_names: Vec<String>,
     /// Time for the other store to say that it is the one that was called.
     pub handshake_timeout: Duration,
     /// Pause after the first failed attempt to connect. It doubles with each further one.
@@ -82,6 +86,7 @@ impl Default for GrpcConfig {
             batch_wait: Duration::ZERO,
             frame_bytes_max: 16 << 20,
             client: ClientConfig::default(),
+            store_names: Vec::new(),
             handshake_timeout: Duration::from_secs(3),
             backoff_min: Duration::from_millis(50),
             backoff_max: Duration::from_secs(3),

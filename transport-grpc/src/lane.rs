@@ -177,7 +177,7 @@ impl Keeper {
     async fn try_stream(&self) -> Result<End, Failure> {
         let address = self.shared.locate(self.hello.to).await.ok_or(Failure::Unresolved)?;
         let config = &self.shared.config;
-        let channel = connect(&address, config.client).await?;
+        let channel = connect(&address, &config.client).await?;
         let mut request = Request::new(self.lane.queue.begin());
         self.hello.write(request.metadata_mut());
         let mut client = Grpc::new(channel);

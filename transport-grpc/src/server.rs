@@ -8,6 +8,7 @@ use std::{
 };
 
 use axum::{Router, body::Body, routing::post};
+use raftstore_grpc::PeerInfo;
 use raftstore_proto::{MessageKind, RaftMessage};
 use tokio::time::timeout;
 use tokio_stream::Stream;
@@ -67,7 +68,8 @@ impl Shared {
         &self,
         request: &Request<T>,
     ) -> Result<(Hello, Arc<Session>), Status> {
-        let identified = Hello::read(request.metadata()).and_then(|hello| {
+        let identified = self.check_name(request).and_then(|()| {
+            let hello = Hello::read(request.metadata())?;
             if hello.cluster != self.cluster {
                 return Err(Refusal::Cluster);
             }
@@ -81,6 +83,14 @@ impl Shared {
             tracing::warn!(reason = why.name(), "a stream of another store is refused");
             self.refused(why)
         })
+    }
+
+    /// Checks that the certificate is one of a store.
+    fn check_name<T>(&self, request: &Request<T>) -> Result<(), Refusal> {
+        let allowed = &self.config.store_names;
+        let shown = request.extensions().get::<PeerInfo>().and_then(|peer| peer.name.as_deref());
+        let is_allowed = allowed.is_empty() || allowed.iter().any(|name| Some(&**name) == shown);
+        if is_allowed { Ok(()) } else { Err(Refusal::Certificate) }
     }
 
     /// Checks who calls, and enters the stream of messages.

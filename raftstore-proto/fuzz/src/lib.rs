@@ -11,8 +11,9 @@ use raftstore_proto::{
     RaftMessage, RegionId,
     guard::Limits,
     wire::{
-        decode_command, decode_region, decode_response, decode_snapshot_data, encode_command,
-        encode_region, encode_response, encode_snapshot_data,
+        SnapshotChunk, decode_batch, decode_command, decode_region, decode_response,
+        decode_snapshot_chunk, decode_snapshot_data, encode_batch, encode_command, encode_region,
+        encode_response, encode_snapshot_chunk, encode_snapshot_data,
         record::{
             decode_apply_state, decode_entry, decode_local_state, decode_region_state,
             decode_store_ident, encode_apply_state, encode_entry, encode_local_state,
@@ -29,8 +30,8 @@ pub const REGION: RegionId = RegionId::must(1);
 pub type Target = fn(&[u8]) -> u64;
 
 /// The targets by name.
-pub const TARGETS: [(&str, Target); 3] =
-    [("raft_message", raft_message), ("command", command), ("record", record)];
+pub const TARGETS: [(&str, Target); 4] =
+    [("raft_message", raft_message), ("command", command), ("record", record), ("stream", stream)];
 
 fn way(parts: impl Hash) -> u64 {
     let mut hasher = DefaultHasher::new();
@@ -77,6 +78,30 @@ pub fn raft_message(data: &[u8]) -> u64 {
         (message.region().is_some(), message.from_peer().is_some(), message.to_peer().is_some()),
         (message.epoch().is_some(), message.range().is_some(), message.is_tombstone()),
     ))
+}
+
+/// Frames of the streams between stores: batches of messages, and pieces of snapshots.
+pub fn stream(data: &[u8]) -> u64 {
+    let (bytes, limits) = (Bytes::copy_from_slice(data), Limits::default());
+    let batch = decode_batch(&bytes, 1024, &limits).map(|messages| {
+        let mut again = Vec::new();
+        encode_batch(&messages, &mut again).expect("memory takes everything");
+        // Fewer bytes have a smaller budget, which the same messages may exceed.
+        if let Ok(back) = decode_batch(&again.into(), 1024, &limits) {
+            assert_eq!(back.len(), messages.len());
+        }
+        (messages.len().min(4), messages.iter().map(RaftMessage::entries_len).sum::<usize>().min(4))
+    });
+    let chunk = decode_snapshot_chunk(&bytes, &limits).map(|chunk| {
+        let (mut again, rest) = encode_snapshot_chunk(&chunk);
+        again.extend_from_slice(&rest);
+        let back = decode_snapshot_chunk(&again.into(), &limits);
+        if !matches!(chunk, SnapshotChunk::Head { .. }) {
+            assert_eq!(back.as_ref(), Ok(&chunk));
+        }
+        std::mem::discriminant(&chunk)
+    });
+    way((batch.map_err(|error| kind(&error)), chunk.map_err(|error| kind(&error))))
 }
 
 /// Commands, answers and regions.

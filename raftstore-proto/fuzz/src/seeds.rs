@@ -6,8 +6,10 @@ use raftstore_proto::{
     HardState, Header, LocalState, Operation, OperationResponse, Peer, PeerChange, PeerId,
     RaftMessage, Region, RegionError, RegionPhase, RegionState, Response, ResponseBody,
     SplitRequest, StatusCommand, StoreId, StoreIdent, Truncated,
+    guard::Limits,
     wire::{
-        encode_command, encode_region, encode_response, encode_snapshot_data,
+        SnapshotChunk, encode_batch, encode_command, encode_region, encode_response,
+        encode_snapshot_chunk, encode_snapshot_data,
         record::{encode_apply_state, encode_local_state, encode_region_state, encode_store_ident},
     },
 };
@@ -34,6 +36,7 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
     match target {
         "raft_message" => raft_messages(),
         "command" => commands(),
+        "stream" => frames(),
         _ => records(),
     }
 }
@@ -69,6 +72,30 @@ fn raft_messages() -> Vec<Vec<u8>> {
         }
         out.push(bytes);
     }
+    out
+}
+
+fn frames() -> Vec<Vec<u8>> {
+    let messages: Vec<_> = raft_messages()
+        .into_iter()
+        .filter_map(|bytes| RaftMessage::decode(bytes.into(), &Limits::default()).ok())
+        .collect();
+    let mut out = Vec::new();
+    for batch in messages.chunks(3) {
+        let mut frame = Vec::new();
+        encode_batch(batch, &mut frame).expect("memory takes everything");
+        out.push(frame);
+    }
+    let chunks = [
+        SnapshotChunk::Head { message: Box::new(messages[0].clone()), size_bytes: 70_000 },
+        SnapshotChunk::Data { offset: 300, bytes: Bytes::from_static(b"some bytes") },
+        SnapshotChunk::End { size_bytes: 70_000, checksum: u32::MAX },
+    ];
+    out.extend(chunks.iter().map(|chunk| {
+        let (mut frame, rest) = encode_snapshot_chunk(chunk);
+        frame.extend_from_slice(&rest);
+        frame
+    }));
     out
 }
 

@@ -87,7 +87,7 @@ impl Transfer {
         };
         let address = self.shared.locate(to).await;
         let address = address.ok_or_else(|| unreachable("its address is not known".to_owned()))?;
-        let channel = connect(&address, self.shared.config.client).await;
+        let channel = connect(&address, &self.shared.config.client).await;
         let channel = channel.map_err(|error| unreachable(error.to_string()))?;
 
         let (chunks, stream) = mpsc::channel(1);

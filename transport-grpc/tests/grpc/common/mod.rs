@@ -1,9 +1,14 @@
-//! Stores on transports over loopback.
+//! Stores on transports over loopback, and what stands between them.
+
+pub mod log;
+pub mod proxy;
+pub mod raw;
 
 use std::{
     collections::BTreeMap,
     net::{SocketAddr, TcpListener},
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
@@ -15,6 +20,19 @@ use transport_grpc::{GrpcConfig, GrpcSender, GrpcTransport};
 use transport_traits::{Inbox, SnapStore, StoreResolver, conformance::Fixture};
 
 pub const CLUSTER: ClusterId = ClusterId::must(77);
+
+/// How long a test waits for what must happen.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Waits until `is_so`, for what tells nobody when it happens.
+#[track_caller]
+pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let until = Instant::now() + DEADLINE;
+    while !is_so() {
+        assert!(Instant::now() < until, "{what} did not happen");
+        std::thread::yield_now();
+    }
+}
 
 /// Addresses as a test sets them.
 #[derive(Default)]
@@ -36,34 +54,38 @@ impl StoreResolver for Addresses {
 pub struct End {
     pub transport: GrpcTransport,
     pub address: SocketAddr,
+    pub server: ServerCounters,
     stop: Option<oneshot::Sender<()>>,
 }
 
 impl End {
     /// Listens on a port of the system's choice.
-    pub fn start(config: GrpcConfig, cluster: ClusterId, addresses: Arc<Addresses>) -> Self {
-        Self::start_with(config, ServerConfig::default(), cluster, addresses, Routes::default())
-    }
-
-    pub fn start_with(
+    pub fn start(
         config: GrpcConfig,
         server: ServerConfig,
         cluster: ClusterId,
-        addresses: Arc<Addresses>,
+        resolver: Arc<dyn StoreResolver>,
         routes: Routes,
     ) -> Self {
-        let transport = GrpcTransport::new(config, cluster, addresses, None).expect("it starts");
+        let transport = GrpcTransport::new(config, cluster, resolver, None).expect("it starts");
         let listener = TcpListener::bind("127.0.0.1:0").expect("there is a port");
         listener.set_nonblocking(true).expect("the system allows it");
         let address = listener.local_addr().expect("it is bound");
         let (stop, stopped) = oneshot::channel::<()>();
         let routes = transport.add_to(routes);
-        let counted = ServerCounters::default();
+        let counters = ServerCounters::default();
+        let counted = counters.clone();
         transport.runtime().spawn(async move {
             let listener = tokio::net::TcpListener::from_std(listener).expect("it is open");
             serve(listener, routes, server, counted, async { drop(stopped.await) }).await
         });
-        Self { transport, address, stop: Some(stop) }
+        Self { transport, address, server: counters, stop: Some(stop) }
+    }
+
+    /// The same with the settings of most tests.
+    pub fn plain(config: GrpcConfig, addresses: &Arc<Addresses>) -> Self {
+        let addresses = Arc::clone(addresses) as Arc<dyn StoreResolver>;
+        Self::start(config, ServerConfig::default(), CLUSTER, addresses, Routes::default())
     }
 
     pub fn stop(&mut self) {
@@ -96,7 +118,7 @@ impl Fixture for GrpcFixture {
         inbox: Arc<dyn Inbox>,
         snaps: Arc<dyn SnapStore>,
     ) -> GrpcSender {
-        let end = End::start(self.config.clone(), CLUSTER, Arc::clone(&self.addresses));
+        let end = End::plain(self.config.clone(), &self.addresses);
         self.addresses.set(store, end.address);
         let sender = end.transport.attach(store, inbox, snaps).expect("it is open");
         self.ends.insert(store, end);
