@@ -50,6 +50,7 @@
 mod answer;
 mod client;
 mod convert;
+mod secure;
 mod server;
 mod stubs;
 
@@ -57,6 +58,5 @@ mod stubs;
 pub use stubs::p_d_client::PDClient as PdStub;
 
 pub use client::{ClientCounters, ClientOptions, GrpcPdClient};
-pub use server::{
-    Io, PdServer, SecureAccept, Securing, ServeError, ServeOptions, ServerCounters, serve,
-};
+pub use secure::{Io, SecureAccept, SecureConnect, Securing};
+pub use server::{PdServer, ServeError, ServeOptions, ServerCounters, serve};

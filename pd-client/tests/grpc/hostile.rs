@@ -166,7 +166,7 @@ fn calls_that_are_not_served_are_unimplemented() {
         let codec =
             raftstore_grpc::ProtobufCodec::<pdpb::GetMinTSRequest, pdpb::GetMinTSResponse>::default(
             );
-        let path = tonic::codegen::http::uri::PathAndQuery::from_static("/pdpb.PD/GetMinTS");
+        let path = http::uri::PathAndQuery::from_static("/pdpb.PD/GetMinTS");
         let request = tonic::Request::new(pdpb::GetMinTSRequest::new());
         grpc.unary(request, path, codec).await.expect_err("not served").code()
     });

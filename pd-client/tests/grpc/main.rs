@@ -8,4 +8,5 @@ mod promises;
 #[path = "../reported/mod.rs"]
 mod reported;
 mod restart;
+mod secure;
 mod world;

@@ -2,18 +2,28 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    fmt, io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
+use http::Uri;
+use hyper_util::rt::TokioIo;
 use raftstore_grpc::pb::pdpb;
 use raftstore_proto::ClusterId;
+use tokio::net::TcpStream;
 use tonic::{
     Status,
     transport::{Channel, Endpoint},
 };
 
-use crate::{Error, Result, grpc::stubs::p_d_client::PDClient};
+use crate::{
+    Error, Result,
+    grpc::{
+        secure::{Io, SecureConnect},
+        stubs::p_d_client::PDClient,
+    },
+};
 
 /// Bytes of an answer.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
@@ -46,19 +56,37 @@ struct Known {
 }
 
 /// The PDs of a cluster, as far as they are known.
-#[derive(Debug)]
 pub(super) struct Members {
     endpoints: Vec<String>,
     timeout: Duration,
+    secure: Option<SecureConnect>,
     known: Mutex<Known>,
     /// One question for the leader at a time.
     asking: tokio::sync::Mutex<()>,
 }
 
-/// An address with its scheme.
+impl fmt::Debug for Members {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Members").field("known", &*self.known()).finish_non_exhaustive()
+    }
+}
+
+/// An address with a scheme. It is the same one for all: whether connections are secure is
+/// not for others to say.
 fn with_scheme(endpoint: &str) -> String {
     let endpoint = endpoint.trim_end_matches('/');
-    if endpoint.contains("://") { endpoint.to_owned() } else { format!("http://{endpoint}") }
+    let address = endpoint.strip_prefix("https://").or_else(|| endpoint.strip_prefix("http://"));
+    format!("http://{}", address.unwrap_or(endpoint))
+}
+
+/// A connection to an address, made secure.
+async fn dial(secure: SecureConnect, to: Uri) -> io::Result<TokioIo<Box<dyn Io>>> {
+    let (Some(host), Some(port)) = (to.host(), to.port_u16()) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    let stream = TcpStream::connect((host.trim_matches(['[', ']']), port)).await?;
+    stream.set_nodelay(true)?;
+    Ok(TokioIo::new(secure(stream, host.to_owned()).await?))
 }
 
 fn unavailable(status: Status) -> Error {
@@ -68,7 +96,11 @@ fn unavailable(status: Status) -> Error {
 impl Members {
     /// # Errors
     /// `Refused` for endpoints that are none, or named twice.
-    pub(super) fn new(endpoints: &[String], timeout: Duration) -> Result<Self> {
+    pub(super) fn new(
+        endpoints: &[String],
+        timeout: Duration,
+        secure: Option<SecureConnect>,
+    ) -> Result<Self> {
         let endpoints: Vec<_> = endpoints.iter().map(|it| with_scheme(it)).collect();
         for (at, endpoint) in endpoints.iter().enumerate() {
             if Endpoint::from_shared(endpoint.clone()).is_err() {
@@ -85,6 +117,7 @@ impl Members {
         Ok(Self {
             endpoints,
             timeout,
+            secure,
             known: Mutex::new(known),
             asking: tokio::sync::Mutex::default(),
         })
@@ -108,8 +141,13 @@ impl Members {
             .http2_keep_alive_interval(KEEPALIVE.0)
             .keep_alive_timeout(KEEPALIVE.1)
             .keep_alive_while_idle(true);
-        let stub =
-            PDClient::new(endpoint.connect_lazy()).max_decoding_message_size(ANSWER_BYTES_MAX);
+        let channel = match self.secure.clone() {
+            None => endpoint.connect_lazy(),
+            Some(secure) => endpoint.connect_with_connector_lazy(tower::service_fn(move |to| {
+                dial(Arc::clone(&secure), to)
+            })),
+        };
+        let stub = PDClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX);
         let pd = Pd { url: url.to_owned(), stub };
         known.channels.insert(url.to_owned(), pd.clone());
         Ok(pd)

@@ -23,7 +23,7 @@ use tokio::{runtime::Runtime, sync::mpsc};
 use tonic::{Code, Response, Status, transport::Channel};
 
 use self::{backoff::Backoff, members::Members, reports::OrdersOfStores};
-use super::{answer::Answer, stubs::p_d_client::PDClient};
+use super::{answer::Answer, secure::SecureConnect, stubs::p_d_client::PDClient};
 use crate::{Error, Result};
 
 /// Regions whose last report is remembered before old ones are forgotten.
@@ -32,7 +32,7 @@ const REPORTED_MAX: usize = 1 << 16;
 const REPORTED_FOR_S: u64 = 3600;
 
 /// How PD is asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct ClientOptions {
     /// The cluster it must serve; without it, the client takes what it finds.
     pub cluster: Option<ClusterId>,
@@ -40,6 +40,19 @@ pub struct ClientOptions {
     pub attempt_timeout: Duration,
     /// How long a question may take with all its attempts.
     pub deadline: Duration,
+    /// Secures connections, to every PD.
+    pub secure: Option<SecureConnect>,
+}
+
+impl fmt::Debug for ClientOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientOptions")
+            .field("cluster", &self.cluster)
+            .field("attempt_timeout", &self.attempt_timeout)
+            .field("deadline", &self.deadline)
+            .field("secure", &self.secure.is_some())
+            .finish()
+    }
 }
 
 impl Default for ClientOptions {
@@ -48,6 +61,7 @@ impl Default for ClientOptions {
             cluster: None,
             attempt_timeout: Duration::from_secs(2),
             deadline: Duration::from_secs(10),
+            secure: None,
         }
     }
 }
@@ -128,7 +142,7 @@ impl fmt::Debug for GrpcPdClient {
 
 impl GrpcPdClient {
     /// Finds out which cluster the PDs at `endpoints` (host and port, with or without
-    /// `http://`) serve. Waits for that up to the deadline, on the calling thread.
+    /// `http://` or `https://`) serve. Waits for that up to the deadline, on the calling thread.
     ///
     /// # Errors
     /// `Invalid` and `Refused` for endpoints that cannot be, `WrongCluster` if they serve
@@ -142,11 +156,12 @@ impl GrpcPdClient {
             .map_err(|error| Error::Unavailable { source: Some(error.into()) })?;
         let members = {
             let _context = runtime.enter();
-            Members::new(endpoints, options.attempt_timeout)?
+            Members::new(endpoints, options.attempt_timeout, options.secure.clone())?
         };
         let (answer, answered) = blocking::channel();
+        let (cluster, deadline) = (options.cluster, options.deadline);
         runtime.spawn(async move {
-            let found = tokio::time::timeout(options.deadline, find(&members, options.cluster));
+            let found = tokio::time::timeout(deadline, find(&members, cluster));
             let found = found.await.unwrap_or(Err(Error::Unavailable { source: None }));
             // Whoever waits is there.
             let _ = answer.send(found.map(|cluster| (cluster, members)));

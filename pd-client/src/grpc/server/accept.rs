@@ -2,14 +2,13 @@
 //! should, soon.
 
 use std::{
-    future::Future,
     io,
     pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -21,6 +20,8 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Connected;
 
+use crate::grpc::secure::{Io, SecureAccept};
+
 /// Connections at a time.
 const CONNECTIONS_MAX: usize = 1024;
 /// What every HTTP/2 connection begins with.
@@ -29,17 +30,6 @@ const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const BEGIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause after the system has no descriptor for a connection.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
-
-/// A connection as the protocol above sees it.
-pub trait Io: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
-
-impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Io for T {}
-
-/// What comes of securing a connection.
-pub type Securing = Pin<Box<dyn Future<Output = io::Result<Box<dyn Io>>> + Send>>;
-
-/// Makes a secure connection of a plain one, or refuses it: TLS from a server's side.
-pub type SecureAccept = Arc<dyn Fn(TcpStream) -> Securing + Send + Sync>;
 
 /// How many connections a server took in and refused.
 #[derive(Debug, Default)]
@@ -87,8 +77,7 @@ impl AsyncWrite for Connection {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(Pin::new(&mut self.io).poll_flush(context))?;
-        Poll::Ready(Ok(()))
+        Pin::new(&mut self.io).poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

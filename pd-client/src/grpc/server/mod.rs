@@ -25,10 +25,9 @@ use raftstore_proto::ClusterId;
 use tokio::{runtime::Runtime, sync::watch};
 use tonic::transport::Server;
 
-pub use self::accept::{Io, SecureAccept, Securing};
 use self::{accept::Doorman, service::Service, state::State, streams::Streams};
 use crate::{
-    grpc::stubs::p_d_server::PDServer,
+    grpc::{secure::SecureAccept, stubs::p_d_server::PDServer},
     mock::{PdConfig, PdCore},
 };
 
@@ -61,7 +60,7 @@ pub struct ServeOptions {
     /// Where clients reach the server, as host and port; the listener's address if it is
     /// `None`.
     pub advertise: Option<String>,
-    /// Secures connections.
+    /// Secures connections; plain ones are refused then.
     pub secure: Option<SecureAccept>,
 }
 
