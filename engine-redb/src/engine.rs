@@ -109,7 +109,8 @@ impl RedbEngine {
     /// Opens the file at `path`, or makes one, with its folder if that is missing.
     ///
     /// Beside it lies `path` + `.sums` while the file is closed: the checksums of its blocks.
-    /// After an unclean stop that is missing, and the whole file is read and checked.
+    /// After an unclean stop that is missing, and the whole file is read and checked. Checksums
+    /// without a file tell that the file was removed: whoever wants a new one removes both.
     ///
     /// # Errors
     /// `Locked` if it is open elsewhere, `Format` if it is another program's file or a folder,
@@ -187,9 +188,9 @@ impl RedbEngine {
         }
         let at_rest = SumsFile::beside(path);
         let is_new = !path.try_exists().map_err(io("looking for the file"))?;
-        if is_new {
-            // Checksums of a file that somebody has removed say nothing about the new one.
-            at_rest.remove().map_err(io("removing old checksums"))?;
+        if is_new && at_rest.path().try_exists().map_err(io("looking for checksums"))? {
+            let detail = "the file is gone, its checksums are there".to_owned();
+            return Err(Error::Corrupt { engine: NAME, place: shown, detail });
         }
         let file = OpenOptions::new()
             .read(true)

@@ -183,3 +183,56 @@ fn an_interrupted_creation_starts_again() {
         }
     }
 }
+
+#[test]
+fn a_removed_file_is_no_new_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("data");
+    let engine = RedbEngine::open(&path, &options()).unwrap();
+    put(&engine, 1, 10).unwrap();
+    engine.close().unwrap();
+    fs::remove_file(&path).unwrap();
+    let error = RedbEngine::open(&path, &options()).unwrap_err();
+    assert!(matches!(error, Error::Corrupt { .. }), "{error:?}");
+    assert!(!path.exists());
+    fs::remove_file(dir.path().join("data.sums")).unwrap();
+    put(&RedbEngine::open(&path, &options()).unwrap(), 2, 10).unwrap();
+}
+
+#[test]
+fn a_newer_format_is_refused_and_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("data");
+    let engine = RedbEngine::open(&path, &options()).unwrap();
+    put(&engine, 1, 10).unwrap();
+    engine.close().unwrap();
+    let sums = dir.path().join("data.sums");
+    let rewrite = |from: &str, to: &str| {
+        let database = redb::Database::create(&path).unwrap();
+        let write = database.begin_write().unwrap();
+        let meta = redb::TableDefinition::<&str, &[u8]>::new("raftstore.meta");
+        let mut table = write.open_table(meta).unwrap();
+        let old = table.insert("format", to.as_bytes()).unwrap().unwrap().value().to_vec();
+        assert_eq!(old, from.as_bytes());
+        drop(table);
+        write.commit().unwrap();
+    };
+    fs::remove_file(&sums).unwrap();
+    rewrite("raftstore rows 1", "raftstore rows 2");
+    let error = RedbEngine::open(&path, &options()).unwrap_err();
+    assert!(matches!(error, Error::Format { .. }), "{error:?}");
+    let _ = fs::remove_file(&sums);
+    rewrite("raftstore rows 2", "raftstore rows 1");
+    let engine = RedbEngine::open(&path, &options()).unwrap();
+    assert!(engine.get(Cf::Default, &1_u32.to_be_bytes()).unwrap().is_some());
+}
+
+#[test]
+fn any_size_of_cache_is_taken() {
+    for bytes in [0, 1, usize::MAX] {
+        let options = RedbOptions::default().with_cache_bytes(bytes);
+        let engine = RedbEngine::open_with_backend(MemDisk::new().backend(), &options).unwrap();
+        put(&engine, 1, 100_000).unwrap();
+        assert!(engine.get(Cf::Default, &1_u32.to_be_bytes()).unwrap().is_some());
+    }
+}

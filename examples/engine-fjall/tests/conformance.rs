@@ -62,13 +62,13 @@ impl KvFixture for InFolder {
         4
     }
 
-    /// With the processes that are killed, more than 500 for either suite.
+    /// With the processes that are killed, more than 500 in both suites.
     fn cuts(&self) -> u64 {
-        260
+        160
     }
 
     fn kills(&self) -> u64 {
-        250
+        100
     }
 }
 
@@ -107,4 +107,9 @@ mod kv {
 
 mod raft_log {
     engine_traits::raft_log_conformance!(super::KvLogFixture::new(super::InFolder::new()));
+}
+
+mod clusters {
+    use super::{InFolder, KvLogFixture};
+    raftstore_sim::cluster_conformance!(InFolder::new(), KvLogFixture::new(InFolder::new()), 0..2);
 }

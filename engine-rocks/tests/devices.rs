@@ -1,13 +1,17 @@
-//! A device that is really full: a file system in memory of a few megabytes, which another process
-//! mounts for itself.
+//! Devices that are really full, or cannot be written: a file system in memory of a few megabytes,
+//! which another process mounts for itself.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests may panic like the tests")]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use engine_raftlog::{RaftLog, RaftLogOptions};
 use engine_redb::{RedbEngine, RedbOptions};
 use engine_rocks::{RocksEngine, RocksOptions};
-use engine_traits::{Cf, Durability, Error, KvEngine, Result, WriteBatch};
+use engine_traits::{
+    Cf, Durability, Error, KvEngine, RaftEngine, RaftLogBatch, Result, WriteBatch,
+};
+use raftstore_proto::{HardState, LocalState, PeerId, RegionId};
 
 /// Where the file system is, in the process that has mounted it.
 const DEVICE: &str = "RAFTSTORE_FULL_DEVICE";
@@ -83,6 +87,58 @@ fn fills<K: KvEngine>(device: &Path, open: impl Fn(&Path) -> Result<K>) {
     drop(engine);
     std::fs::remove_dir_all(&folder).ok();
     std::fs::remove_file(&folder).ok();
+}
+
+/// Opens on a device that cannot be written: an error that says so, and nothing is lost by it.
+fn refuses_to_write<T>(device: &Path, open: impl Fn(&Path) -> Result<T>, check: impl Fn(T)) {
+    let folder = device.join("engine");
+    let remount = |how: &str| {
+        let options = format!("remount,{how}");
+        let status = Command::new("mount").args(["-o", &options]).arg(device).status().unwrap();
+        assert!(status.success(), "mount -o {options}");
+    };
+    remount("ro");
+    let error = open(&folder).map(drop).unwrap_err();
+    assert!(matches!(error, Error::Backend { .. }), "{error:?}");
+    remount("rw");
+    check(open(&folder).unwrap());
+}
+
+fn holds_a_row(engine: &impl KvEngine) {
+    let value = engine.get(Cf::Default, &1_u32.to_be_bytes()).unwrap();
+    assert_eq!(value.map(|value| value.len()), Some(100_000));
+}
+
+#[test]
+fn engines_say_that_their_device_cannot_be_written() {
+    let test = "engines_say_that_their_device_cannot_be_written";
+    let Some(device) = on_a_small_device(test) else { return };
+    for write_ahead_log in [true, false] {
+        let open = |folder: &Path| RocksEngine::open(folder, &rocks(write_ahead_log));
+        put(&open(&device.join("engine")).unwrap(), 1).unwrap();
+        refuses_to_write(&device, open, |engine| holds_a_row(&engine));
+        std::fs::remove_dir_all(device.join("engine")).unwrap();
+    }
+    let open = |file: &Path| RedbEngine::open(file, &RedbOptions::default());
+    put(&open(&device.join("engine")).unwrap(), 1).unwrap();
+    refuses_to_write(&device, open, |engine| holds_a_row(&engine));
+    std::fs::remove_file(device.join("engine")).unwrap();
+
+    let open = |folder: &Path| RaftLog::open(folder, &RaftLogOptions::default());
+    let (region, state) = (RegionId::must(1), state());
+    let log = open(&device.join("engine")).unwrap();
+    let mut batch = log.log_batch();
+    batch.put_raft_state(region, &state);
+    log.write(batch, Durability::Synced).unwrap();
+    drop(log);
+    refuses_to_write(&device, open, |log| {
+        assert_eq!(log.raft_state(region).unwrap(), Some(state));
+    });
+}
+
+fn state() -> LocalState {
+    let hard_state = HardState { term: 3, vote: 1, commit: 0 };
+    LocalState { peer: PeerId::must(1), hard_state, last_index: 0 }
 }
 
 fn rocks(write_ahead_log: bool) -> RocksOptions {
