@@ -66,9 +66,9 @@ counters! {
     refused_connects,
     /// Streams to other stores that broke.
     broken_streams,
-    /// Addresses looked up.
+    /// Times the resolver was asked where a store is.
     lookups,
-    /// Lookups that gave no address.
+    /// Times it did not know.
     failed_lookups,
     /// Streams of other stores accepted.
     accepted_streams,

@@ -75,12 +75,14 @@ impl Shared {
 
     /// Where a store is, once it has been looked up.
     pub(crate) async fn locate(&self, store: StoreId) -> Option<String> {
+        self.counters.lookups.add(1);
         for _ in 0..LOOKUP_TRIES {
             if let Some(address) = self.resolver.resolve(store) {
                 return Some(address);
             }
             sleep(LOOKUP_PAUSE).await;
         }
+        self.counters.failed_lookups.add(1);
         None
     }
 
