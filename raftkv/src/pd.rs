@@ -1,7 +1,6 @@
 //! `raftkv pd`: a placement driver for a small cluster, in a process of its own.
 
 use std::{
-    error::Error as _,
     io::{self, Write as _},
     net::{SocketAddr, TcpListener},
     path::PathBuf,
@@ -12,6 +11,7 @@ use pd_client::{
     grpc::{self, PdServer, ServeError, ServeOptions},
     mock::PdConfig,
 };
+use raftstore_grpc::{Tls, TlsError, TlsFiles};
 use raftstore_proto::ClusterId;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -38,11 +38,40 @@ pub(crate) struct PdArguments {
     /// zone,rack,host
     #[arg(long, value_name = "KEYS", value_delimiter = ',')]
     location_labels: Vec<String>,
+    /// Certificates of the authorities that are trusted, in PEM. With it, who connects must
+    /// show a certificate of theirs
+    #[arg(long, value_name = "FILE", requires_all = ["cert", "key"])]
+    ca: Option<PathBuf>,
+    /// Its own certificate
+    #[arg(long, value_name = "FILE", requires = "ca")]
+    cert: Option<PathBuf>,
+    /// The key of its certificate
+    #[arg(long, value_name = "FILE", requires = "ca")]
+    key: Option<PathBuf>,
+    /// Common names of those who may connect; without it, everybody with a certificate may
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', requires = "ca")]
+    allowed_names: Vec<String>,
+}
+
+impl PdArguments {
+    fn certificates(&self) -> Result<Option<Tls>, TlsError> {
+        let (Some(ca), Some(certificate), Some(key)) =
+            (self.ca.clone(), self.cert.clone(), self.key.clone())
+        else {
+            return Ok(None);
+        };
+        let allowed_names = self.allowed_names.clone();
+        Tls::load(TlsFiles { ca, certificate, key, allowed_names }).map(Some)
+    }
 }
 
 /// Serves until the process is asked to end.
 pub(crate) fn run(arguments: PdArguments) -> ExitCode {
-    match start(arguments) {
+    let tls = match arguments.certificates() {
+        Ok(tls) => tls,
+        Err(error) => return failed(&in_full(&error), 2),
+    };
+    match start(arguments, tls) {
         Ok(server) => {
             let _ = writeln!(
                 io::stdout(),
@@ -59,19 +88,24 @@ pub(crate) fn run(arguments: PdArguments) -> ExitCode {
             }
         }
         Err(error) => {
-            let mut text = error.to_string();
-            let mut cause = error.source();
-            while let Some(error) = cause {
-                text = format!("{text}: {error}");
-                cause = error.source();
-            }
             let status = match error {
                 ServeError::Start(_) => 1,
                 _ => 2,
             };
-            failed(&text, status)
+            failed(&in_full(&error), status)
         }
     }
+}
+
+/// An error with its causes.
+fn in_full(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
 }
 
 fn failed(text: &str, status: u8) -> ExitCode {
@@ -79,7 +113,7 @@ fn failed(text: &str, status: u8) -> ExitCode {
     ExitCode::from(status)
 }
 
-fn start(arguments: PdArguments) -> Result<PdServer, ServeError> {
+fn start(arguments: PdArguments, tls: Option<Tls>) -> Result<PdServer, ServeError> {
     let listener = TcpListener::bind(arguments.addr).map_err(|source| {
         ServeError::Start(io::Error::new(source.kind(), format!("{}: {source}", arguments.addr)))
     })?;
@@ -92,6 +126,7 @@ fn start(arguments: PdArguments) -> Result<PdServer, ServeError> {
         cluster: arguments.cluster_id.and_then(ClusterId::new),
         config,
         advertise: arguments.advertise_addr,
+        secure: tls.map(grpc::tls_accept),
         ..ServeOptions::new(arguments.dir)
     };
     grpc::serve(listener, options)

@@ -58,5 +58,5 @@ mod stubs;
 pub use stubs::p_d_client::PDClient as PdStub;
 
 pub use client::{ClientCounters, ClientOptions, GrpcPdClient};
-pub use secure::{Io, SecureAccept, SecureConnect, Securing};
+pub use secure::{Io, SecureAccept, SecureConnect, Securing, tls_accept, tls_connect};
 pub use server::{PdServer, ServeError, ServeOptions, ServerCounters, serve};
