@@ -17,6 +17,8 @@ use super::random::Random;
 
 /// The folder a child writes in.
 const FOLDER: &str = "RAFTSTORE_CONFORMANCE_FOLDER";
+/// The first words of a child.
+const OPENING: &str = "opening";
 
 thread_local! {
     /// The full name of the test that runs on this thread.
@@ -78,7 +80,7 @@ fn broken(error: std::io::Error) -> Failure {
 }
 
 fn child<L: Life>(open: impl FnOnce() -> Result<L, Failure>) -> Verdict {
-    tell("opening")?;
+    tell(OPENING)?;
     let life = open()?;
     let found = life.found()?;
     tell(&format!("found {found}"))?;
@@ -121,10 +123,27 @@ impl Running {
             .env(FOLDER, folder)
             .stdin(Stdio::null())
             .stdout(Stdio::piped());
-        let mut process = start(command).map_err(broken)?;
-        let stdout = process.stdout.take();
-        let lines = stdout.ok_or_else(|| Failure::Failed("the child has no output".to_owned()))?;
-        Ok(Self { process, lines: BufReader::new(lines) })
+        start(command, |process| {
+            let mut process = process.map_err(broken)?;
+            let stdout = process.stdout.take();
+            let stdout =
+                stdout.ok_or_else(|| Failure::Failed("the child has no output".to_owned()))?;
+            let mut life = Self { process, lines: BufReader::new(stdout) };
+            life.hear(OPENING)?;
+            Ok(life)
+        })
+    }
+
+    /// Waits for a line.
+    fn hear(&mut self, wanted: &str) -> Verdict {
+        let mut line = String::new();
+        while line.trim_end() != wanted {
+            line.clear();
+            if self.lines.read_line(&mut line).map_err(broken)? == 0 {
+                return Err(Failure::Failed("the child ended before it spoke".to_owned()));
+            }
+        }
+        Ok(())
     }
 
     /// The number in the next line that begins with `word`; `None` at the end of all lines.

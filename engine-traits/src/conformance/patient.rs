@@ -2,7 +2,8 @@
 //!
 //! A child has copies of all open files of its parent from when it is made until it runs its own
 //! program, and with them their locks. An engine that was closed meanwhile by another test of this
-//! process is then in use for a moment.
+//! process is then in use for a moment. A system may let the parent go on before it closes the
+//! copies, so only a child that has spoken is known to have none.
 
 use std::path::Path;
 use std::process::{Child, Command};
@@ -14,15 +15,15 @@ use raftstore_proto::{Cf, RegionId};
 use super::fixture::{KvFixture, RaftLogFixture, Support};
 use crate::{Error, Result};
 
-/// Held while a child is made.
+/// Held until a child that is made has spoken.
 static STARTING: RwLock<()> = RwLock::new(());
 static STARTED: AtomicU64 = AtomicU64::new(0);
 
-/// Starts a child; it runs its own program when this returns.
-pub(crate) fn start(command: &mut Command) -> std::io::Result<Child> {
+/// Starts a child; `hear` waits for its first words.
+pub(crate) fn start<T>(command: &mut Command, hear: impl FnOnce(std::io::Result<Child>) -> T) -> T {
     let _starting = STARTING.write();
     STARTED.fetch_add(1, Ordering::SeqCst);
-    command.spawn()
+    hear(command.spawn())
 }
 
 /// A fixture that opens again what was in use while a child was made.
