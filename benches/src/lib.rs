@@ -26,8 +26,8 @@ use engine_traits::{
 use raftstore_proto::{Entry, EntryFlags, RegionId};
 use tempfile::TempDir;
 
-/// What a program with such a load chooses: many small pieces are taken by one thread and given
-/// back by another.
+/// What a program with such a load may choose: many small pieces are taken by one thread and
+/// given back by another.
 #[cfg(feature = "mimalloc")]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

@@ -22,13 +22,13 @@ use std::{
 use engine_traits::{KvEngine, RaftEngine};
 use pd_client::{
     PdClient,
-    grpc::{ClientOptions, GrpcPdClient},
+    grpc::{ClientOptions, GrpcPdClient, tls_connect},
 };
 use raftstore_core::{
     FatalError,
     runtime::{Node, NodeHandle, NodeOptions, StartError},
 };
-use raftstore_grpc::{ServerConfig, ServerCounters};
+use raftstore_grpc::{ClientConfig, ServerConfig, ServerCounters, Tls, TlsError};
 use tokio::{
     net::TcpListener,
     runtime::Runtime,
@@ -87,6 +87,9 @@ pub(crate) enum ServeError {
         /// What went wrong.
         source: pd_client::Error,
     },
+    /// A certificate cannot be used.
+    #[error(transparent)]
+    Security(#[from] TlsError),
     /// The transport does not start.
     #[error("the transport does not start")]
     Transport(#[from] GrpcError),
@@ -108,7 +111,7 @@ impl ServeError {
     /// Whether whoever started the node can do something about it.
     const fn exit_status(&self) -> u8 {
         match self {
-            Self::Options(_) | Self::Layout(_) | Self::Listen { .. } => 2,
+            Self::Options(_) | Self::Layout(_) | Self::Listen { .. } | Self::Security(_) => 2,
             _ => 1,
         }
     }
@@ -136,6 +139,7 @@ pub(crate) fn run(arguments: ServeArguments) -> ExitCode {
 fn serve(options: &Options) -> Served {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().thread_name("serve").enable_all().build()?;
+    let tls = options.security.as_ref().map(|it| Tls::load(it.files.clone())).transpose()?;
     // Whoever asks from here on is heard.
     let ending = runtime.block_on(async { Ending::new() })?;
     let listener = bind(&runtime, options.addr, "addr")?;
@@ -145,8 +149,8 @@ fn serve(options: &Options) -> Served {
         DataEngine::Mem => None,
         engine => Some(Layout::open_node(&options.dir, engine.name(), options.raft_log.name())?),
     };
-    let pd = connect_pd(&options.pd)?;
-    let start = Start { runtime: &runtime, options, listener, status, pd, ending };
+    let pd = connect_pd(&options.pd, tls.as_ref())?;
+    let start = Start { runtime: &runtime, options, tls, listener, status, pd, ending };
     let served = with_engines(options, start);
     // Calls that hang do not keep the process.
     runtime.shutdown_timeout(DRAIN);
@@ -166,10 +170,12 @@ fn bind(
 }
 
 /// Waits for PD as long as a start waits for anything of it.
-fn connect_pd(endpoints: &[String]) -> Result<Arc<GrpcPdClient>, ServeError> {
+fn connect_pd(endpoints: &[String], tls: Option<&Tls>) -> Result<Arc<GrpcPdClient>, ServeError> {
     let mut attempt = 1;
     loop {
-        match GrpcPdClient::connect(endpoints, ClientOptions::default()) {
+        let secure = tls.cloned().map(tls_connect);
+        let how = ClientOptions { secure, ..ClientOptions::default() };
+        match GrpcPdClient::connect(endpoints, how) {
             Ok(pd) => return Ok(Arc::new(pd)),
             Err(error @ pd_client::Error::Unavailable { .. }) if attempt < PD_ATTEMPTS => {
                 tracing::warn!(attempt, %error, "PD is looked for again");
@@ -180,10 +186,21 @@ fn connect_pd(endpoints: &[String]) -> Result<Arc<GrpcPdClient>, ServeError> {
     }
 }
 
+/// How stores reach each other.
+fn between_stores(options: &Options, tls: Option<Tls>) -> GrpcConfig {
+    let names = options.security.as_ref().map(|security| security.store_names.clone());
+    GrpcConfig {
+        client: ClientConfig { tls, ..ClientConfig::default() },
+        store_names: names.unwrap_or_default(),
+        ..GrpcConfig::default()
+    }
+}
+
 /// What a node is started with besides its engines.
 struct Start<'a> {
     runtime: &'a Runtime,
     options: &'a Options,
+    tls: Option<Tls>,
     listener: TcpListener,
     status: Option<TcpListener>,
     pd: Arc<GrpcPdClient>,
@@ -192,13 +209,14 @@ struct Start<'a> {
 
 impl WithEngines for Start<'_> {
     fn run<K: KvEngine, R: RaftEngine>(self, kv: K, raft: R, snaps: Arc<dyn SnapStore>) -> Served {
-        let Self { runtime, options, listener, status, pd, mut ending } = self;
+        let Self { runtime, options, tls, listener, status, pd, mut ending } = self;
         let address = listener.local_addr()?;
         let advertised = options.advertise_addr.clone().unwrap_or_else(|| address.to_string());
         let cluster = pd.cluster_id();
         let resolver = Arc::new(PdResolver::new(pd.clone()));
         let handle = Some(runtime.handle().clone());
-        let transport = GrpcTransport::new(GrpcConfig::default(), cluster, resolver, handle)?;
+        let transport =
+            GrpcTransport::new(between_stores(options, tls.clone()), cluster, resolver, handle)?;
         let node = Node::start(NodeOptions {
             config: options.config.clone(),
             labels: options.labels.clone(),
@@ -213,7 +231,7 @@ impl WithEngines for Start<'_> {
         let server = raftstore_grpc::serve(
             listener,
             routes,
-            ServerConfig::default(),
+            ServerConfig { tls, ..ServerConfig::default() },
             counters.clone(),
             over(is_over.clone()),
         );
@@ -253,9 +271,10 @@ impl WithEngines for Start<'_> {
             tracing::warn!(left, "regions had nobody to be handed over to");
         }
         drop(stop);
-        let drained = runtime.block_on(async { tokio::time::timeout(DRAIN, server).await });
+        // Streams of other stores end with the store; what clients have asked is answered.
         let ended = node.stop();
         transport.close();
+        let drained = runtime.block_on(async { tokio::time::timeout(DRAIN, server).await });
         ended.map_err(ServeError::Fatal)?;
         match drained {
             Ok(Ok(ended)) => ended.map_err(ServeError::Server),

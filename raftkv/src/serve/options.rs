@@ -10,6 +10,7 @@ use std::{
 
 use clap::ValueEnum;
 use raftstore_core::{Config, ConfigError};
+use raftstore_grpc::TlsFiles;
 use serde::Deserialize;
 
 /// Where a node listens unless it is told.
@@ -49,6 +50,22 @@ pub(crate) struct ServeArguments {
     /// Bytes of memory for pages of the data engine
     #[arg(long, value_name = "BYTES")]
     cache_bytes: Option<usize>,
+    /// Certificates of the authorities that are trusted, in PEM. With it, PD, other stores and
+    /// clients have to show a certificate, and are shown one
+    #[arg(long, value_name = "FILE", requires_all = ["cert", "key"])]
+    ca: Option<PathBuf>,
+    /// Its own certificate
+    #[arg(long, value_name = "FILE", requires = "ca")]
+    cert: Option<PathBuf>,
+    /// The key of its certificate
+    #[arg(long, value_name = "FILE", requires = "ca")]
+    key: Option<PathBuf>,
+    /// Common names of those who may connect; without it, everybody with a certificate may
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', requires = "ca")]
+    allowed_names: Vec<String>,
+    /// Common names of the certificates of stores: only they may send messages and snapshots
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', requires = "ca")]
+    store_names: Vec<String>,
 }
 
 /// What holds the data.
@@ -111,7 +128,29 @@ struct FileOptions {
     labels: BTreeMap<String, String>,
     status_addr: Option<SocketAddr>,
     cache_bytes: Option<usize>,
+    security: Option<FileSecurity>,
     raftstore: toml::Table,
+}
+
+/// The certificates of a node, in a file of settings.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct FileSecurity {
+    ca: PathBuf,
+    cert: PathBuf,
+    key: PathBuf,
+    #[serde(default)]
+    allowed_names: Vec<String>,
+    #[serde(default)]
+    store_names: Vec<String>,
+}
+
+/// How a node shows who it is, and whom it lets in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Security {
+    pub(crate) files: TlsFiles,
+    /// Who may send messages and snapshots; empty for whoever may connect.
+    pub(crate) store_names: Vec<String>,
 }
 
 /// Everything that is set of a node.
@@ -126,6 +165,7 @@ pub(crate) struct Options {
     pub(crate) labels: Vec<(String, String)>,
     pub(crate) status_addr: Option<SocketAddr>,
     pub(crate) cache_bytes: Option<usize>,
+    pub(crate) security: Option<Security>,
     pub(crate) config: Config,
 }
 
@@ -203,6 +243,18 @@ impl Options {
         }
         let default_addr = || ADDRESS.parse().expect("it is an address");
         let addr: SocketAddr = arguments.addr.or(file.addr).unwrap_or_else(default_addr);
+        let security = match (arguments.ca, arguments.cert, arguments.key) {
+            (Some(ca), Some(certificate), Some(key)) => {
+                let allowed_names = arguments.allowed_names;
+                let files = TlsFiles { ca, certificate, key, allowed_names };
+                Some(Security { files, store_names: arguments.store_names })
+            }
+            _ => file.security.map(|of_file| {
+                let FileSecurity { ca, cert, key, allowed_names, store_names } = of_file;
+                let files = TlsFiles { ca, certificate: cert, key, allowed_names };
+                Security { files, store_names }
+            }),
+        };
         let advertise_addr = arguments.advertise_addr.or(file.advertise_addr);
         if addr.ip().is_unspecified() && advertise_addr.is_none() {
             let why = "nobody reaches a store at its any-address: name one with --advertise-addr";
@@ -218,6 +270,7 @@ impl Options {
             labels,
             status_addr: arguments.status_addr.or(file.status_addr),
             cache_bytes: arguments.cache_bytes.or(file.cache_bytes),
+            security,
             config,
         })
     }
@@ -291,6 +344,31 @@ mod tests {
         assert_eq!((options.engine, options.raft_log), (DataEngine::Redb, LogEngine::Redb));
         assert_eq!(options.labels, [("zone".to_owned(), "west".to_owned())]);
         assert_eq!(options.config.raft_base_tick_interval, Duration::from_millis(100));
+    }
+
+    #[test]
+    fn certificates_come_from_the_file_or_the_command_line() {
+        let file = r#"
+            pd = ["a:1"]
+            [security]
+            ca = "ca.pem"
+            cert = "cert.pem"
+            key = "key.pem"
+            store-names = ["store"]
+        "#;
+        let security = merged(ServeArguments::default(), file).unwrap().security.unwrap();
+        assert_eq!(security.files.certificate, Path::new("cert.pem"));
+        assert_eq!(security.store_names, ["store"]);
+        let arguments = ServeArguments {
+            ca: Some("other-ca.pem".into()),
+            cert: Some("other.pem".into()),
+            key: Some("other-key.pem".into()),
+            ..ServeArguments::default()
+        };
+        let security = merged(arguments, file).unwrap().security.unwrap();
+        assert_eq!(security.files.ca, Path::new("other-ca.pem"));
+        assert!(security.store_names.is_empty());
+        assert!(toml::from_str::<FileOptions>("security = { ca = 'ca.pem' }").is_err());
     }
 
     #[test]

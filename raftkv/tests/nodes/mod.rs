@@ -23,7 +23,7 @@ use raftstore_proto::StoreId;
 pub(crate) const DEADLINE: Duration = Duration::from_secs(120);
 
 /// Elections within a second or two, so that a test need not wait ten.
-const SETTINGS: &str = r#"
+pub(crate) const SETTINGS: &str = r#"
 [raftstore]
 raft-base-tick-interval = "100ms"
 raft-store-max-leader-lease = "900ms"
