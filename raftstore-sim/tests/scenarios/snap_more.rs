@@ -294,7 +294,7 @@ fn snap_23_stale_log_entries_are_gone_after_a_snapshot() {
             cluster.must_put("k3", "v3");
             cluster.must_eq(3, "k3", "v3");
             let first = cut(&cluster, 3);
-            assert_eq!(logged(&cluster, 3, first), [], "below the first index {first}");
+            assert!(logged(&cluster, 3, first).is_empty(), "below the first index {first}");
             let last = cluster.peer_status(3, 1).expect("running").persisted_index;
             let newer = logged(&cluster, 3, last);
             assert_eq!(newer, (first + 1..=last).collect::<Vec<_>>());
