@@ -28,7 +28,7 @@ use crate::{
     transcript::Transcript,
 };
 
-/// A test that runs [`run`](crate::conformance::run): the expressions make fixtures over empty
+/// A test that runs [`run`]: the expressions make fixtures over empty
 /// stores.
 #[macro_export]
 macro_rules! cluster_conformance {
