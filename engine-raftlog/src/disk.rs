@@ -236,10 +236,35 @@ impl Shared {
         Ok(one)
     }
 
+    /// Makes a file durable, in which `written` bytes are written at least.
+    fn sync(&self, one: &OneFile, written: u64) -> io::Result<()> {
+        self.count()?;
+        if self.failing_syncs.load(Ordering::Acquire) {
+            return Err(io::Error::other("a sync failed on command"));
+        }
+        one.file.sync_data()?;
+        self.syncs.fetch_add(1, Ordering::Relaxed);
+        let mut ends = one.ends.lock();
+        ends.durable = ends.durable.max(written);
+        Ok(())
+    }
+
     fn delete(&self, path: &Path) -> io::Result<()> {
         self.count()?;
         let id = Self::id(path)?;
         let mut files = self.files.lock();
+        // What the file held may have given way to writes that are only buffered: lost, they
+        // must not take it with them.
+        for (_, one) in files.iter().filter(|(other, _)| **other != id) {
+            let written = {
+                let ends = one.ends.lock();
+                if ends.written <= ends.durable {
+                    continue;
+                }
+                ends.written
+            };
+            self.sync(one, written)?;
+        }
         files.remove(&id);
         self.manifest(&files, false).write(&self.folder)?;
         fs::remove_file(path)
@@ -301,16 +326,9 @@ impl LogFile {
     }
 
     fn synced(&self) -> io::Result<()> {
-        self.shared.count()?;
-        if self.shared.failing_syncs.load(Ordering::Acquire) {
-            return Err(io::Error::other("a sync failed on command"));
-        }
         // raft-engine holds its lock of the row, so that nothing is written meanwhile.
         let written = self.one.ends.lock().written;
-        self.one.file.sync_data()?;
-        self.shared.syncs.fetch_add(1, Ordering::Relaxed);
-        self.one.ends.lock().durable = written;
-        Ok(())
+        self.shared.sync(&self.one, written)
     }
 
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
